@@ -1,0 +1,35 @@
+# The whole interface: run test check bench soak clean. PYTHON=… chooses the interpreter the first time.
+BIN := .venv/bin
+SOURCES := src tests bench examples
+
+.PHONY: run test check bench soak clean
+
+run: .venv/installed-run
+	@tools/run-example
+
+test: .venv/installed-dev check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/installed-dev
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+soak: .venv/installed-dev
+	$(BIN)/python -m bench.soak $(SOAK_ARGS)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .hypothesis .ruff_cache .import_linter_cache bench/results
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed-run: pyproject.toml tools/venv
+	@tools/venv .
+
+.venv/installed-dev: pyproject.toml tools/venv tools/system-packages
+	@tools/system-packages
+	@tools/venv '.[dev]'
+	@touch $@
