@@ -69,7 +69,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 4
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 
 
-class mount_attr(Structure):  # noqa: N801 - the name of <linux/mount.h>
+class mount_attr(Structure):
     _fields_ = [("attr_set", c_uint64), ("attr_clr", c_uint64), ("propagation", c_uint64), ("userns_fd", c_uint64)]
 
 
@@ -103,7 +103,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 SECCOMP_SET_MODE_FILTER = 1
 
 
-class sock_fprog(Structure):  # noqa: N801 - the name of <linux/filter.h>
+class sock_fprog(Structure):
     _fields_ = [("len", c_uint64), ("filter", c_char_p)]
 
 

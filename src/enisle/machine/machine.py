@@ -1,0 +1,129 @@
+"""The machine of one island: memory, page tables, supervisor pages and a pool of processors on one backend."""
+
+import threading
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from enisle.abi.types import PAGE
+from enisle.errors import HostError, InvalidRequest
+from enisle.machine.memory import GuestMemory
+from enisle.machine.pagetables import AddressSpace, PlainPageTables
+from enisle.machine.processor import Processor
+from enisle.machine.supervisor import Supervisor
+
+MINIMUM_MEMORY = 16 << 20
+
+
+class MachineStatistics(NamedTuple):
+    """Counters of a machine; sizes in bytes."""
+
+    backend: str
+    processors: int
+    exits: int
+    memory_limit: int
+    memory_used: int
+    memory_window: int
+    page_tables: int
+    flushes: int
+
+
+class Machine:
+    """Virtual hardware. `backend` is "auto", "kvm" or "emulated"; `memory_limit` is in bytes."""
+
+    def __init__(
+        self,
+        backend: str = "auto",
+        memory_limit: int = 1 << 30,
+        processors: int = 1,
+        memory_kind: str = "anonymous",
+        exitless: bool = True,
+    ) -> None:
+        if memory_limit < MINIMUM_MEMORY:
+            hint = f"give at least {MINIMUM_MEMORY >> 20}M"
+            raise InvalidRequest("too little memory for an island", f"{memory_limit} bytes", hint)
+        self.processors, self.exitless = processors, exitless
+        self.fallback_reason = ""
+        """Why the emulated backend was taken instead of KVM, when it was."""
+        self._vm: Any = self._open(backend)
+        self.backend = "kvm" if self.fallback_reason == "" and backend != "emulated" else "emulated"
+        self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
+        self.page_tables = PlainPageTables(self.memory)
+        self.supervisor = Supervisor(self.memory, self.page_tables)
+        self._lock = threading.Lock()
+        self._idle: list[Processor] = []
+        self._all: list[Processor] = []
+
+    def _open(self, backend: str) -> Any:
+        if backend in ("auto", "kvm"):
+            try:
+                return self._open_kvm()
+            except HostError as error:
+                if backend == "kvm":
+                    raise
+                self.fallback_reason = f"{error.message}: {error.why}"
+        from enisle.machine.emulated import Vm as EmulatedVm  # Unicorn takes long to import
+
+        return EmulatedVm()
+
+    def _open_kvm(self) -> Any:
+        from enisle.machine.kvm import Vm, install_kick_handler
+
+        vm = Vm()
+        install_kick_handler()
+        return vm
+
+    def new_address_space(self) -> AddressSpace:
+        """Return an empty address space that shares the supervisor's half. Raises OutOfMemory."""
+        return self.supervisor.new_address_space()
+
+    def acquire_processor(self) -> Processor:
+        """Return an unused processor, made when there is none. Raises HostError when the host has no more."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            processor = self._new_processor(len(self._all))
+            self._all.append(processor)
+            return processor
+
+    def _new_processor(self, number: int) -> Processor:
+        if self.backend == "kvm":
+            from enisle.machine.kvm import KvmProcessor
+
+            try:
+                return KvmProcessor(self._vm, self.supervisor, number)
+            except OSError as error:
+                raise HostError("no more virtual processors", str(error)) from error
+        from enisle.machine.emulated import EmulatedProcessor
+
+        return EmulatedProcessor(self._vm, self.supervisor, number)
+
+    def release_processor(self, processor: Processor) -> None:
+        """Give a processor back; its state is meaningless afterwards."""
+        with self._lock:
+            self._idle.append(processor)
+
+    def statistics(self) -> MachineStatistics:
+        memory = self.memory
+        return MachineStatistics(
+            self.backend,
+            len(self._all),
+            sum(processor.exits for processor in self._all),
+            memory.limit_frames * PAGE,
+            memory.used_frames * PAGE,
+            memory.window_frames * PAGE,
+            self.page_tables.tables,
+            memory.flushes,
+        )
+
+    def close(self) -> None:
+        """Give everything back to the host. No processor may run."""
+        for processor in self._all:
+            processor.close()
+        self._vm.close()
+        self.memory.close()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.close()

@@ -1,0 +1,286 @@
+"""Guest memory: one range of host address space, handed out as counted frames, 2 MiB chunks and windows on host files.
+
+Two kinds behind one interface: *anonymous* (huge pages, fastest first touch) and *shared* (a memfd, which can have
+aliases). How a stale translation is flushed and how memory goes back to the host belong to the kind; nothing above
+asks which it is. Every frame a page table refers to carries one reference per entry; the last one frees it.
+Owned by the island; callers hold the kernel's lock of the address space they change (the GIL orders the counters).
+"""
+
+import ctypes
+import mmap
+import os
+from array import array
+from collections.abc import Callable
+
+from enisle.abi.types import FRAMES_PER_HUGE, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Hva
+from enisle.errors import HostError
+from enisle.machine.layout import EXTENT, EXTENT_SHIFT, WINDOW
+from enisle.machine.runs import RunPool
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
+PROT_NONE = 0
+ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
+FRAMES_PER_EXTENT = EXTENT // PAGE
+FRAME_IN_EXTENT = FRAMES_PER_EXTENT - 1
+EXTENT_OF_FRAME = EXTENT_SHIFT - PAGE_SHIFT
+
+Run = tuple[Gpa, int]
+"""A guest-physical run: address and number of 4 KiB frames."""
+
+
+class OutOfMemory(Exception):
+    """The island's memory limit is reached."""
+
+
+class GuestMemory:
+    """The machine's memory. `limit` bounds the frames handed out, in bytes; `kind` is "anonymous" or "shared"."""
+
+    def __init__(self, limit: int, kind: str = "anonymous", add_extent: Callable[[Gpa, Hva, int], None] | None = None):
+        span = max(EXTENT, (limit + EXTENT - 1) & ~(EXTENT - 1))
+        self.kind = kind
+        self.limit_frames = limit // PAGE
+        self.used_frames = 0
+        self.window_frames = 0
+        self.epoch = 0
+        """Odd while a flush is under way; a fault of the host during one is spurious and is retried."""
+        self.flushes = 0
+        self._chunks_start, self._window_start, self.size = span, 2 * span, 2 * span + WINDOW
+        self._add_extent = add_extent
+        self._reserve(span)
+        self._extents: dict[int, array[int]] = {}
+        self._frames = RunPool(1, span >> PAGE_SHIFT)  # frame 0 stays unused: an empty entry refers to nothing
+        self._chunks = RunPool(span >> HUGE_SHIFT, self._window_start >> HUGE_SHIFT)
+        self._chunk_live: dict[int, int] = {}
+        self._windows = RunPool(self._window_start >> PAGE_SHIFT, self.size >> PAGE_SHIFT)
+        self._self_mem = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+
+    def _reserve(self, span: int) -> None:
+        try:
+            self._map = mmap.mmap(-1, self.size, flags=ANONYMOUS, prot=READ_WRITE)
+        except OSError as error:
+            hint = "allow overcommit (sysctl vm.overcommit_memory=0) or raise `ulimit -v`"
+            raise HostError(f"cannot reserve {self.size >> 30} GiB of address space", str(error), hint) from error
+        self._view = memoryview(self._map)
+        self.words = self._view.cast("Q")
+        """The memory as 64-bit words, for the page tables only."""
+        self.base = Hva(ctypes.addressof(ctypes.c_char.from_buffer(self._map)))
+        self.memfd = -1
+        if self.kind == "shared":
+            self.memfd = os.memfd_create("guest-memory", os.MFD_CLOEXEC)
+            os.ftruncate(self.memfd, 2 * span)
+            self._place(Gpa(0), 2 * span, READ_WRITE, mmap.MAP_SHARED, self.memfd, 0)
+        else:
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._chunks_start, span)
+
+    def close(self) -> None:
+        """Give everything back. No processor may run any more."""
+        os.close(self._self_mem)
+        if self.memfd >= 0:
+            os.close(self.memfd)
+        self.words.release()
+        self._view.release()
+
+    def _place(self, gpa: Gpa, size: int, prot: int, flags: int, fd: int, offset: int) -> None:
+        if _libc.mmap(self.base + gpa, size, prot, flags | MAP_FIXED, fd, offset) != self.base + gpa:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    # ---- extents: what the hypervisor knows of -------------------------------------------------------------------
+
+    def _cover(self, start: int, count: int) -> None:
+        """Make sure that the frames `[start, start + count)` are known to the hypervisor and have counters."""
+        for extent in range(start >> EXTENT_OF_FRAME, ((start + count - 1) >> EXTENT_OF_FRAME) + 1):
+            if extent not in self._extents:
+                gpa = Gpa(extent << EXTENT_SHIFT)
+                if self._add_extent:
+                    self._add_extent(gpa, Hva(self.base + gpa), EXTENT)
+                self._extents[extent] = array("H", bytes(2 * FRAMES_PER_EXTENT))
+
+    # ---- allocation ----------------------------------------------------------------------------------------------
+
+    def _charge(self, count: int) -> None:
+        if self.used_frames + count > self.limit_frames:
+            raise OutOfMemory
+        self.used_frames += count
+
+    def allocate(self, count: int) -> list[Run]:
+        """Return runs of zeroed frames, `count` in all, each with one reference. Raises OutOfMemory."""
+        self._charge(count)
+        runs: list[Run] = []
+        while count:
+            taken = self._frames.take_some(count)
+            assert taken, "address space for frames is as large as the limit"
+            self._set_references(*taken, 1)
+            runs.append((Gpa(taken[0] << PAGE_SHIFT), taken[1]))
+            count -= taken[1]
+        return runs
+
+    def allocate_frame(self) -> Gpa:
+        """Return one zeroed frame."""
+        return self.allocate(1)[0][0]
+
+    def allocate_chunks(self, count: int) -> list[Run]:
+        """Return runs of zeroed memory made of `count` 2 MiB-aligned chunks. Raises OutOfMemory."""
+        self._charge(count * FRAMES_PER_HUGE)
+        runs: list[Run] = []
+        while count:
+            taken = self._chunks.take_some(count)
+            if not taken:  # chunks kept alive by single frames
+                self.used_frames -= count * FRAMES_PER_HUGE
+                for gpa, frames in runs:
+                    self.release(gpa, frames)
+                raise OutOfMemory
+            start, length = taken
+            for chunk in range(start, start + length):
+                self._chunk_live[chunk] = FRAMES_PER_HUGE
+            self._set_references(start * FRAMES_PER_HUGE, length * FRAMES_PER_HUGE, 1)
+            runs.append((Gpa(start << HUGE_SHIFT), length * FRAMES_PER_HUGE))
+            count -= length
+        return runs
+
+    def place_file(self, fd: int, offset: int, count: int, shared: bool, writable: bool) -> Gpa:
+        """Place `count` pages of a host file in the window; return where, each frame with one reference.
+
+        A private mapping is copied on write by the host. Raises OSError, OutOfMemory.
+        """
+        start = self._windows.take(count)
+        if start is None:
+            raise OutOfMemory
+        gpa = Gpa(start << PAGE_SHIFT)
+        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable or not shared else 0)
+        try:
+            flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | MAP_NORESERVE
+            self._place(gpa, count << PAGE_SHIFT, prot, flags, fd, offset)
+        except OSError:
+            self._windows.give(start, count)
+            raise
+        self._set_references(start, count, 1)
+        self.window_frames += count
+        return gpa
+
+    def is_window(self, gpa: int) -> bool:
+        return gpa >= self._window_start
+
+    # ---- references ----------------------------------------------------------------------------------------------
+
+    def _set_references(self, start: int, count: int, value: int) -> None:
+        self._cover(start, count)
+        while count:
+            references = self._extents[start >> EXTENT_OF_FRAME]
+            first = start & FRAME_IN_EXTENT
+            here = min(count, FRAMES_PER_EXTENT - first)
+            references[first : first + here] = array("H", [value]) * here
+            start, count = start + here, count - here
+
+    def references(self, gpa: Gpa) -> int:
+        frame = gpa >> PAGE_SHIFT
+        return self._extents[frame >> EXTENT_OF_FRAME][frame & FRAME_IN_EXTENT]
+
+    def share(self, gpa: Gpa, count: int) -> None:
+        """Add one reference to each frame of the run."""
+        frame = gpa >> PAGE_SHIFT
+        for index in range(frame, frame + count):
+            self._extents[index >> EXTENT_OF_FRAME][index & FRAME_IN_EXTENT] += 1
+
+    def release(self, gpa: Gpa, count: int) -> None:
+        """Drop one reference of each frame; frames nobody refers to go back to the host, which flushes them."""
+        frame = end = gpa >> PAGE_SHIFT
+        end += count
+        while frame < end:
+            references = self._extents[frame >> EXTENT_OF_FRAME]
+            first = frame & FRAME_IN_EXTENT
+            here = min(end - frame, FRAMES_PER_EXTENT - first)
+            if references[first : first + here] == array("H", b"\1\0" * here):
+                references[first : first + here] = array("H", bytes(2 * here))
+                self._free(frame, here)
+            else:
+                self._release_each(references, first, frame - first, here)
+            frame += here
+
+    def _release_each(self, references: "array[int]", first: int, base: int, count: int) -> None:
+        freed = -1
+        for index in range(first, first + count):
+            left = references[index] - 1
+            assert left >= 0, f"frame {base + index:#x} released too often"
+            references[index] = left
+            if not left and freed < 0:
+                freed = index
+            elif left and freed >= 0:
+                self._free(base + freed, index - freed)
+                freed = -1
+        if freed >= 0:
+            self._free(base + freed, first + count - freed)
+
+    def _free(self, frame: int, count: int) -> None:
+        gpa = Gpa(frame << PAGE_SHIFT)
+        if gpa >= self._window_start:
+            self._place(
+                gpa, count << PAGE_SHIFT, READ_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+            )
+            self._windows.give(frame, count)
+            self.window_frames -= count
+            return
+        self.used_frames -= count
+        self._discard(gpa, count)
+        if gpa < self._chunks_start:
+            self._frames.give(frame, count)
+            return
+        while count:
+            chunk = frame // FRAMES_PER_HUGE
+            here = min(count, (chunk + 1) * FRAMES_PER_HUGE - frame)
+            self._chunk_live[chunk] -= here
+            if not self._chunk_live[chunk]:
+                del self._chunk_live[chunk]
+                self._chunks.give(chunk, 1)
+            frame, count = frame + here, count - here
+
+    def _discard(self, gpa: Gpa, count: int) -> None:
+        """Give frames back to the host; they read as zero afterwards and no processor has a translation to them."""
+        # MADV_DONTNEED keeps the pages of a memfd, MADV_REMOVE punches them out; both end in the mmu notifier.
+        advice = mmap.MADV_REMOVE if self.kind == "shared" else mmap.MADV_DONTNEED
+        self._map.madvise(advice, gpa, count << PAGE_SHIFT)
+
+    def flush(self, gpa: Gpa, count: int) -> None:
+        """Drop every processor's translations to the run, keeping its contents.
+
+        Changes of guest entries made by the host are invisible to a shadow-paging KVM, and stale in the TLB of any,
+        until the host's own mapping of the page changes (mmu notifier). Needed after downgrades only.
+        """
+        self.flushes += 1
+        if self.kind == "shared" and gpa < self._window_start:
+            self._map.madvise(mmap.MADV_DONTNEED, gpa, count << PAGE_SHIFT)
+            return
+        self.epoch += 1
+        address, size = self.base + gpa, count << PAGE_SHIFT
+        # PROT_READ, not PROT_NONE: readers never see the gap. A shared file opened for reading refuses PROT_WRITE.
+        if _libc.mprotect(address, size, mmap.PROT_READ if gpa < self._window_start else PROT_NONE):
+            raise HostError("cannot flush guest memory", os.strerror(ctypes.get_errno()))
+        if _libc.mprotect(address, size, READ_WRITE):
+            _libc.mprotect(address, size, mmap.PROT_READ)
+        self.epoch += 1
+
+    # ---- access --------------------------------------------------------------------------------------------------
+
+    def read(self, gpa: Gpa, size: int) -> bytes:
+        """Return `size` bytes. Raises OSError where the host cannot back the page (a truncated file)."""
+        if gpa < self._window_start:
+            return bytes(self._view[gpa : gpa + size])
+        return os.pread(self._self_mem, size, self.base + gpa)  # a plain load could die of SIGBUS
+
+    def write(self, gpa: Gpa, content: bytes | memoryview) -> None:
+        """Store `content`. Raises OSError where the host cannot back the page."""
+        if gpa < self._window_start:
+            self._view[gpa : gpa + len(content)] = content
+        else:
+            os.pwrite(self._self_mem, content, self.base + gpa)
+
+    def pin(self, gpa: Gpa, size: int) -> memoryview:
+        """Return a view for one host call's iovec. It must not outlive the call."""
+        return self._view[gpa : gpa + size]

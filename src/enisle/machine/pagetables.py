@@ -1,0 +1,350 @@
+"""Page tables: the guest's translations, written through one narrow interface.
+
+`PageTableOps` is the only code that writes guest page-table memory (replicas per node come behind it); `AddressSpace`
+is one guest's tree on top of it: map, unmap, protect, clone for fork, split, copy on write. It decides nothing.
+An entry owns one reference of its frame. Callers hold the lock of the address space (SDM 3A 4.5, APM 2 5.3).
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
+from enisle.abi.x86 import PTE_ADDRESS, Pte
+from enisle.machine.memory import GuestMemory, Run
+
+ENTRIES = 512
+PRESENT, WRITABLE, USER = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.USER)
+ACCESSED, DIRTY, HUGE_LEAF = int(Pte.ACCESSED), int(Pte.DIRTY), int(Pte.HUGE)
+COW, HELD, NX = int(Pte.COW), int(Pte.HELD), int(Pte.NX)
+TABLE = PRESENT | WRITABLE | USER
+OWNED = PRESENT | HELD
+LEVEL_SHIFT = (PAGE_SHIFT, HUGE_SHIFT, 30, 39)
+"""Address bits below the index of a level; level 0 is the page table, level 3 the PML4."""
+
+
+class PageTableOps(Protocol):
+    """All writes to page-table memory. `index` is 0…511, entries are 64-bit words."""
+
+    def alloc(self, level: int) -> Gpa: ...
+    def free(self, table: Gpa) -> None: ...
+    def set(self, table: Gpa, index: int, entry: int) -> None: ...
+    def set_run(self, table: Gpa, index: int, entries: "array[int]") -> None: ...
+    def get(self, table: Gpa, index: int) -> int: ...
+    def get_run(self, table: Gpa, index: int, count: int) -> list[int]: ...
+    def root(self, table: Gpa) -> Gpa: ...
+
+
+class PlainPageTables:
+    """One copy of every table."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._memory = memory
+        self._words = memory.words
+        self.tables = 0
+
+    def alloc(self, level: int) -> Gpa:
+        """Return an empty table. Raises OutOfMemory."""
+        table = self._memory.allocate_frame()
+        self.tables += 1
+        return table
+
+    def free(self, table: Gpa) -> None:
+        self.tables -= 1
+        self._memory.release(table, 1)
+
+    def set(self, table: Gpa, index: int, entry: int) -> None:
+        self._words[(table >> 3) + index] = entry
+
+    def set_run(self, table: Gpa, index: int, entries: "array[int]") -> None:
+        first = (table >> 3) + index
+        self._words[first : first + len(entries)] = entries  # type: ignore[index]  # same format: 'Q'
+
+    def get(self, table: Gpa, index: int) -> int:
+        return self._words[(table >> 3) + index]
+
+    def get_run(self, table: Gpa, index: int, count: int) -> list[int]:
+        first = (table >> 3) + index
+        return self._words[first : first + count].tolist()
+
+    def root(self, table: Gpa) -> Gpa:
+        """Return the root a processor loads for the tree at `table`."""
+        return table
+
+
+def leaf_flags(read: bool, write: bool, execute: bool) -> int:
+    """Return entry bits for a user page; a page without any right keeps its frame but is not present."""
+    if not (read or write or execute):
+        return HELD | USER | NX
+    return PRESENT | USER | (WRITABLE if write else 0) | (0 if execute else NX)
+
+
+def frame_runs(entries: Iterable[int]) -> Iterator[Run]:
+    """Yield the runs of frames owned by 4 KiB `entries`, in their order."""
+    start, count = 0, 0
+    for entry in entries:
+        if entry & OWNED:
+            frame = entry & PTE_ADDRESS
+            if count and frame == start + (count << PAGE_SHIFT):
+                count += 1
+                continue
+            if count:
+                yield Gpa(start), count
+            start, count = frame, 1
+        elif count:
+            yield Gpa(start), count
+            count = 0
+    if count:
+        yield Gpa(start), count
+
+
+class AddressSpace:
+    """One tree of translations."""
+
+    def __init__(self, memory: GuestMemory, ops: PageTableOps, supervisor: tuple[int, int] | None = None) -> None:
+        self.memory, self.ops = memory, ops
+        self.table = ops.alloc(3)
+        self.supervisor_index = -1
+        if supervisor:  # every space shares the supervisor's half
+            self.supervisor_index = supervisor[0]
+            ops.set(self.table, *supervisor)
+        self._tables: tuple[dict[int, Gpa], ...] = ({}, {}, {}, {0: self.table})
+        self._huge: dict[int, int] = {}  # gva >> 21 -> nothing but "is a 2 MiB leaf"
+
+    @property
+    def root(self) -> Gpa:
+        return self.ops.root(self.table)
+
+    # ---- tables --------------------------------------------------------------------------------------------------
+
+    def _table(self, gva: int, level: int) -> Gpa:
+        """Return the table of `level` that translates `gva`, made when missing."""
+        key = gva >> (LEVEL_SHIFT[level] + 9)
+        table = self._tables[level].get(key) if level < 3 else self.table
+        if table is None:
+            parent = self._table(gva, level + 1)
+            table = self.ops.alloc(level)
+            self.ops.set(parent, key & 511, table | TABLE)
+            self._tables[level][key] = table
+        return table
+
+    def _leaf_table(self, gva: int) -> Gpa:
+        """Return the page table of `gva`, splitting a 2 MiB leaf."""
+        key = gva >> HUGE_SHIFT
+        if key in self._huge:
+            self._split(key)
+        return self._table(gva, 0)
+
+    def _split(self, key: int) -> None:
+        directory, index = self._table(key << HUGE_SHIFT, 1), key & 511
+        entry = self.ops.get(directory, index)
+        flags, frame = entry & ~PTE_ADDRESS & ~HUGE_LEAF, entry & PTE_ADDRESS & ~HUGE_MASK
+        table = self.ops.alloc(0)
+        self.ops.set_run(table, 0, array("Q", range(frame | flags, (frame | flags) + HUGE, PAGE)))
+        del self._huge[key]
+        self._tables[0][key] = table
+        self.ops.set(directory, index, table | TABLE)
+
+    def _pieces(self, gva: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (address, first index, entries) for each page-table span touched by the range."""
+        end = gva + (count << PAGE_SHIFT)
+        while gva < end:
+            first = (gva >> PAGE_SHIFT) & 511
+            here = min(ENTRIES - first, (end - gva) >> PAGE_SHIFT)
+            yield gva, first, here
+            gva += here << PAGE_SHIFT
+
+    # ---- changes -------------------------------------------------------------------------------------------------
+
+    def map(self, gva: Gva, gpa: Gpa, count: int, flags: int) -> None:
+        """Map `count` pages; the range must be unmapped. 2 MiB leaves are used where both addresses are aligned.
+
+        Takes over one reference per frame. Raises OutOfMemory (nothing is mapped by half: what is, is in the tables).
+        """
+        offset = gpa - gva
+        for address, first, here in self._pieces(gva, count):
+            frame = address + offset
+            key = address >> HUGE_SHIFT
+            if here == ENTRIES and not frame & HUGE_MASK and key not in self._tables[0] and flags & PRESENT:
+                self._huge[key] = 1
+                self.ops.set(self._table(address, 1), key & 511, frame | flags | HUGE_LEAF)
+                continue
+            entries = array("Q", range(frame | flags, (frame | flags) + (here << PAGE_SHIFT), PAGE))
+            self.ops.set_run(self._leaf_table(address), first, entries)
+
+    def unmap(self, gva: Gva, count: int) -> None:
+        """Remove the range's translations and drop their references (which flushes what nobody else uses)."""
+        shared: list[Run] = []
+        release: list[Run] = []
+        tables: list[Gpa] = []
+        for address, first, here in self._pieces(gva, count):
+            key = address >> HUGE_SHIFT
+            if key in self._huge and here == ENTRIES:
+                directory = self._table(address, 1)
+                release.append((Gpa(self.ops.get(directory, key & 511) & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE))
+                self.ops.set(directory, key & 511, 0)
+                del self._huge[key]
+                continue
+            if key not in self._huge and key not in self._tables[0]:
+                continue
+            table = self._leaf_table(address)
+            release.extend(frame_runs(self.ops.get_run(table, first, here)))
+            if here == ENTRIES:
+                self.ops.set(self._table(address, 1), key & 511, 0)
+                tables.append(self._tables[0].pop(key))
+            else:
+                self.ops.set_run(table, first, array("Q", bytes(8 * here)))
+        for gpa, frames in release:
+            shared.extend(self._still_used(gpa, frames))
+        for run in shared:
+            self.memory.flush(*run)
+        for gpa, frames in release:
+            self.memory.release(gpa, frames)
+        for table in tables:
+            self.ops.free(table)
+
+    def _still_used(self, gpa: Gpa, count: int) -> Iterator[Run]:
+        """Yield parts of a run that live on after one release, and so must be flushed by hand."""
+        start = -1
+        for index in range(count):
+            if self.memory.references(Gpa(gpa + (index << PAGE_SHIFT))) > 1:
+                start = index if start < 0 else start
+            elif start >= 0:
+                yield Gpa(gpa + (start << PAGE_SHIFT)), index - start
+                start = -1
+        if start >= 0:
+            yield Gpa(gpa + (start << PAGE_SHIFT)), count - start
+
+    def protect(self, gva: Gva, count: int, flags: int) -> None:
+        """Give mapped pages of the range new rights, keeping copy-on-write; downgrades are flushed."""
+        downgraded: list[Run] = []
+        for address, first, here in self._pieces(gva, count):
+            key = address >> HUGE_SHIFT
+            if key in self._huge and here == ENTRIES and flags & PRESENT:
+                directory = self._table(address, 1)
+                old = self.ops.get(directory, key & 511)
+                new = _reprotect(old, flags) | HUGE_LEAF
+                self.ops.set(directory, key & 511, new)
+                if _is_downgrade(old, new):
+                    downgraded.append((Gpa(old & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE))
+                continue
+            if key not in self._huge and key not in self._tables[0]:
+                continue
+            table = self._leaf_table(address)
+            old_entries = self.ops.get_run(table, first, here)
+            new_entries = [_reprotect(entry, flags) if entry & OWNED else 0 for entry in old_entries]
+            self.ops.set_run(table, first, array("Q", new_entries))
+            pairs = zip(old_entries, new_entries, strict=True)
+            downgraded.extend(frame_runs(old if _is_downgrade(old, new) else 0 for old, new in pairs))
+        for run in downgraded:
+            self.memory.flush(*run)
+
+    def clone_range(self, child: "AddressSpace", gva: Gva, count: int, private: bool) -> list[Run]:
+        """Give `child` the range's translations for fork; private writable pages become copy-on-write in both.
+
+        Returns the runs that lost write access here and must be flushed before the child runs.
+        """
+        downgraded: list[Run] = []
+        for address, first, here in self._pieces(gva, count):
+            key = address >> HUGE_SHIFT
+            if key in self._huge and here == ENTRIES and not private:
+                directory = self._table(address, 1)
+                entry = self.ops.get(directory, key & 511)
+                child.ops.set(child._table(address, 1), key & 511, entry)
+                child._huge[key] = 1
+                self.memory.share(Gpa(entry & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE)
+                continue
+            if key not in self._huge and key not in self._tables[0]:
+                continue
+            table = self._leaf_table(address)
+            entries = self.ops.get_run(table, first, here)
+            if private:
+                # Read-only pages too: mprotect may make them writable later.
+                cloned = [(entry & ~WRITABLE) | COW if entry & OWNED else 0 for entry in entries]
+                downgraded.extend(frame_runs(entry if entry & WRITABLE else 0 for entry in entries))
+                self.ops.set_run(table, first, array("Q", cloned))
+                entries = cloned
+            child.ops.set_run(child._table(address, 0), first, array("Q", entries))
+            for gpa, frames in frame_runs(entries):
+                self.memory.share(gpa, frames)
+        return downgraded
+
+    def break_cow(self, gva: Gva, flush: bool) -> None:
+        """Give the copy-on-write page at `gva` a frame of its own. Raises OutOfMemory, OSError.
+
+        No flush is needed when the only processor in this space has just faulted on the page: #PF drops its own
+        translation (SDM 3A 4.10.4.1), and a shadowing hypervisor replaces the entry when the write is retried.
+        """
+        table, index = self._leaf_table(gva), (gva >> PAGE_SHIFT) & 511
+        entry = self.ops.get(table, index)
+        assert entry & COW, f"{gva=:#x} {entry=:#x}"
+        old = Gpa(entry & PTE_ADDRESS)
+        flags = (entry & ~PTE_ADDRESS & ~COW) | WRITABLE
+        if self.memory.references(old) == 1:
+            self.ops.set(table, index, old | flags)  # an upgrade: needs no flush
+            return
+        new = self.memory.allocate_frame()
+        self.memory.write(new, self.memory.read(old, PAGE))
+        self.ops.set(table, index, new | flags)
+        if flush:
+            self.memory.flush(old, 1)
+        self.memory.release(old, 1)
+
+    def replace(self, gva: Gva, gpa: Gpa, flags: int) -> None:
+        """Map one page where none is, keeping whatever table stands there."""
+        self.ops.set(self._leaf_table(gva), (gva >> PAGE_SHIFT) & 511, gpa | flags)
+
+    def entry(self, gva: int) -> int:
+        """Return the leaf entry of `gva` as if it were a 4 KiB one, or 0."""
+        key = gva >> HUGE_SHIFT
+        table = self._tables[0].get(key)
+        if table is not None:
+            return self.ops.get(table, (gva >> PAGE_SHIFT) & 511)
+        if key in self._huge:
+            entry = self.ops.get(self._tables[1][key >> 9], key & 511)
+            return (entry & ~HUGE_LEAF) + (gva & HUGE_MASK & ~(PAGE - 1))
+        return 0
+
+    def entries(self, gva: Gva, count: int) -> Iterator[tuple[int, int]]:
+        """Yield (address, entry) for every owned page of the range."""
+        for address, first, here in self._pieces(gva, count):
+            key = address >> HUGE_SHIFT
+            if key in self._tables[0]:
+                for index, entry in enumerate(self.ops.get_run(self._tables[0][key], first, here)):
+                    if entry & OWNED:
+                        yield address + (index << PAGE_SHIFT), entry
+            elif key in self._huge:
+                for index in range(here):
+                    page = address + (index << PAGE_SHIFT)
+                    yield page, self.entry(page)
+
+    def move(self, source: Gva, target: Gva, count: int) -> None:
+        """Move translations to an unmapped range (mremap); flushes the old place."""
+        moved = list(self.entries(source, count))
+        for address, _ in moved:
+            self.ops.set(self._leaf_table(address), (address >> PAGE_SHIFT) & 511, 0)
+        for gpa, frames in frame_runs(entry for _, entry in moved):
+            self.memory.flush(gpa, frames)
+        for address, entry in moved:
+            place = address - source + target
+            self.ops.set(self._leaf_table(place), (place >> PAGE_SHIFT) & 511, entry)
+
+    def close(self) -> None:
+        """Free every frame and table of the space. No processor may be in it."""
+        for key in list(self._huge):
+            self.unmap(Gva(key << HUGE_SHIFT), FRAMES_PER_HUGE)
+        for key in list(self._tables[0]):
+            self.unmap(Gva(key << HUGE_SHIFT), FRAMES_PER_HUGE)
+        for level in (1, 2, 3):
+            for table in self._tables[level].values():
+                self.ops.free(table)
+
+
+def _reprotect(entry: int, flags: int) -> int:
+    new = (entry & (PTE_ADDRESS | COW | ACCESSED | DIRTY)) | flags
+    return new & ~WRITABLE if entry & COW else new
+
+
+def _is_downgrade(old: int, new: int) -> bool:
+    lost = old & ~new & (PRESENT | WRITABLE)
+    return bool(old & PRESENT and (lost or new & ~old & NX))
