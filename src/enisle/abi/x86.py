@@ -5,25 +5,6 @@ from enum import IntEnum, IntFlag
 # Order of `struct kvm_regs` (linux/arch/x86/include/uapi/asm/kvm.h); also the order of `Processor.gpr`.
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(18)
 GPR_COUNT = 18
-    "rax",
-    "rbx",
-    "rcx",
-    "rdx",
-    "rsi",
-    "rdi",
-    "rsp",
-    "rbp",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-    "rip",
-    "rflags",
-]
 
 
 class Pte(IntFlag):
