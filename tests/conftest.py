@@ -1,0 +1,80 @@
+"""What a test needs, probed once and said aloud.
+
+A test marked `@pytest.mark.kvm`, `root`, `qemu` or `browser` is skipped with the reason when the need is missing;
+`ENISLE_REQUIRE=kvm,root` turns those skips into failures. The folder says what is typical, the mark what is needed.
+Time limits of single tests are pytest-timeout's (`timeout` in pyproject.toml, or the mark).
+"""
+
+import fcntl
+import functools
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+KVM_GET_API_VERSION = 0xAE00
+KVM_CREATE_VM = 0xAE01
+
+
+def _missing_kvm() -> str | None:
+    try:
+        device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return f"/dev/kvm cannot be opened: {error.strerror}"
+    try:
+        if fcntl.ioctl(device, KVM_GET_API_VERSION) != 12:
+            return "/dev/kvm speaks another version of the interface"
+        os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
+    except OSError as error:
+        return f"/dev/kvm refuses a machine: {error.strerror}"
+    finally:
+        os.close(device)
+    return None
+
+
+def _missing_root() -> str | None:
+    return None if os.geteuid() == 0 else f"user {os.geteuid()} is not root"
+
+
+def _missing_command(*names: str) -> str | None:
+    return None if any(shutil.which(name) for name in names) else f"none of {', '.join(names)} is installed"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "kvm": _missing_kvm,
+    "root": _missing_root,
+    "qemu": lambda: _missing_command("qemu-system-x86_64"),
+    "browser": lambda: _missing_command("chromium", "chromium-browser", "google-chrome", "chrome"),
+}
+
+
+@functools.cache
+def missing(need: str) -> str | None:
+    """Return why `need` is not met on this host, or None."""
+    return PROBES[need]()
+
+
+def required() -> frozenset[str]:
+    """Return the needs whose absence is a failure, from ENISLE_REQUIRE."""
+    return frozenset(filter(None, (word.strip() for word in os.environ.get("ENISLE_REQUIRE", "").split(","))))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = required() - PROBES.keys()
+    if unknown:
+        raise pytest.UsageError(f"ENISLE_REQUIRE names unknown needs: {', '.join(sorted(unknown))}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [f"need {need}: {missing(need) or 'met'}{' (required)' * (need in required())}" for need in PROBES]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for need in PROBES:
+        reason = missing(need) if item.get_closest_marker(need) else None
+        if reason is None:
+            continue
+        if need in required():
+            pytest.fail(f"needs {need}, which ENISLE_REQUIRE promises: {reason}", pytrace=False)
+        pytest.skip(f"needs {need}: {reason}")
