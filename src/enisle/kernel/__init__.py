@@ -1,0 +1,12 @@
+"""Linux in Python: processes, threads, signals, memory maps, files, system calls.
+
+Takes what a processor's `run` brings up and answers as Linux 6.1 would. Owns the host files and sockets that are lent
+to guests. Knows no island: namespaces, limits of the host process and the root file system are made above.
+May import `machine`, `abi` and `errors`.
+"""
+
+from enisle.kernel.kernel import Kernel, KernelConfig, KernelStatistics, ProcessRecord
+from enisle.kernel.process import Process
+from enisle.kernel.table import TABLE, Entry, Support
+
+__all__ = ["TABLE", "Entry", "Kernel", "KernelConfig", "KernelStatistics", "Process", "ProcessRecord", "Support"]

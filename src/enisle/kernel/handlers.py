@@ -1,0 +1,14 @@
+"""The modules whose import fills the system-call table, in one list."""
+
+from importlib import import_module
+
+MODULES = (
+    "sys_process",
+    "sys_memory",
+)
+
+
+def load_handlers() -> None:
+    """Import every handler module; idempotent."""
+    for name in MODULES:
+        import_module(f"enisle.kernel.{name}")

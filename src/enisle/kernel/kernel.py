@@ -1,0 +1,272 @@
+"""The kernel of one island: what all its processes share, and the door through which the island room drives it.
+
+`lock` guards processes, threads and signals; address spaces and descriptor tables have locks of their own, taken
+after it. No lock is held across a run of the guest or a wait.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from errno import EAGAIN
+from typing import NamedTuple
+
+from enisle.abi.types import Pid
+from enisle.errors import GuestError, LinuxError
+from enisle.kernel import loader, signals
+from enisle.kernel.clock import Clock
+from enisle.kernel.files import FdTable, FsContext
+from enisle.kernel.futex import FutexTable
+from enisle.kernel.handlers import load_handlers
+from enisle.kernel.mm import Mm
+from enisle.kernel.process import Process, Session
+from enisle.kernel.stdio import adopt_stdio
+from enisle.kernel.thread import Thread
+from enisle.machine import Halt, Machine
+
+SIGKILL = 9
+PID_MAX = 32768
+
+
+class KernelConfig(NamedTuple):
+    """What an island's kernel is told at its start. Sizes in bytes."""
+
+    hostname: bytes = b"enisle"
+    processes: int = 512
+    """How many threads may exist at a time."""
+    processors: int = 1
+    uid: int = 0
+    gid: int = 0
+    trace: Callable[[str], None] | None = None
+    timing: bool = False
+    """Measure the time spent in the guest (two clock reads per exit)."""
+
+
+class KernelStatistics(NamedTuple):
+    """Counters of an island; times in seconds, sizes in bytes."""
+
+    syscalls: int
+    faults: int
+    exits: int
+    guest_seconds: float
+    processes_started: int
+    unknown_syscalls: dict[int, int]
+    memory_used: int
+    memory_limit: int
+    page_tables: int
+    flushes: int
+    backend: str
+
+
+class ProcessRecord(NamedTuple):
+    """One process as the island's owner sees it."""
+
+    pid: int
+    ppid: int
+    state: str
+    name: str
+    threads: int
+
+
+class Kernel:
+    """Linux for one island."""
+
+    def __init__(self, machine: Machine, config: KernelConfig | None = None) -> None:
+        load_handlers()
+        self.machine, self.config = machine, config or KernelConfig()
+        self.trace, self.timing = self.config.trace, self.config.timing
+        self.lock = threading.RLock()
+        self.clock = Clock.of(machine)
+        self.futexes = FutexTable()
+        self.hostname, self.domainname = self.config.hostname, b"(none)"
+        self.boot_time = time.time()
+        self.threads: dict[Pid, Thread] = {}
+        self.processes_by_pid: dict[Pid, Process] = {}
+        self.failure: BaseException | None = None
+        self._next_pid = 1
+        self._started = self._syscalls = self._faults = self._guest_ns = 0
+        self._unknown: Counter[int] = Counter()
+        self._changed = threading.Condition(self.lock)
+        self.init = self._make_init()
+
+    def _make_init(self) -> Process:
+        init = Process(self, self.new_pid(), None, b"enisle")
+        init.credentials.__init__(self.config.uid, self.config.gid)
+        self.processes_by_pid[init.pid] = init
+        return init
+
+    def new_pid(self) -> Pid:
+        """Return an unused id. Raises EAGAIN at the island's limit of threads. Requires: lock (or start-up)."""
+        if len(self.threads) >= self.config.processes:
+            raise LinuxError(EAGAIN)
+        while self._next_pid in self.threads or self._next_pid in self.processes_by_pid:
+            self._next_pid = self._next_pid + 1 if self._next_pid < PID_MAX else 300
+        pid = self._next_pid
+        self._next_pid = pid + 1 if pid < PID_MAX else 300
+        return Pid(pid)
+
+    # ---- the door --------------------------------------------------------------------------------------------------
+
+    def start(self, argv: list[bytes], env: list[bytes], cwd: bytes, stdio: tuple[int, int, int]) -> Process:
+        """Start a program in a session of its own. Raises LinuxError with the errno of what is wrong with it."""
+        directory = os.open(cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fs = FsContext(directory)
+        mm = Mm(self.machine)
+        files = FdTable()
+        try:
+            program = loader.load(mm, self, fs, argv[0], argv, env)
+            with self.lock:
+                process = Process(self, self.new_pid(), self.init, program.name)
+                process.session, process.pgid = Session(process.pid), process.pid
+                adopt_stdio(process, files, stdio)
+                thread = Thread(process, process.pid, mm, files, fs)
+                self.add(process, thread)
+        except BaseException:
+            mm.release()
+            files.release()
+            fs.release()
+            raise
+        process.exe, process.has_execed = program.path, True
+        thread.start(program.registers(), 0, None)
+        return process
+
+    def add(self, process: Process, thread: Thread) -> None:
+        """Make a thread, and its process when that is new, known. Requires: lock."""
+        self._started += process.pid not in self.processes_by_pid
+        self.processes_by_pid[process.pid] = process
+        if process.parent:
+            process.parent.children[process.pid] = process
+        process.threads[thread.tid] = thread
+        self.threads[thread.tid] = thread
+
+    def wait(self, process: Process, timeout: float | None = None) -> int | None:
+        """Wait for a started process's end; return its wait status, None at the timeout. Raises GuestError."""
+        with self._changed:
+            self._changed.wait_for(lambda: process.zombie or self.failure, timeout)
+        if self.failure:
+            raise GuestError("the island died", repr(self.failure), "run with --debug for the report") from self.failure
+        return process.status if process.zombie else None
+
+    def signal_terminal(self, signo: int) -> None:
+        """Deliver a signal the host's terminal made to the foreground group of every session on it."""
+        with self.lock:
+            sessions = {process.session for process in self.processes_by_pid.values() if process.pid != 1}
+            for session in sessions:
+                self.kill_group(session.foreground, signo)
+
+    def kill_group(self, pgid: Pid, signo: int) -> int:
+        """Send a signal from the kernel to a process group; return how many processes it has. Requires: lock."""
+        members = [p for p in self.processes_by_pid.values() if p.pgid == pgid and not p.zombie and p.pid != 1]
+        for process in members:
+            signals.send_to_process(process, signo, signals.kernel_info(signo))
+        return len(members)
+
+    def kill(self, signo: int) -> None:
+        """Send a signal to every process."""
+        with self.lock:
+            for process in list(self.processes_by_pid.values()):
+                if process.pid != 1 and not process.zombie:
+                    signals.send_to_process(process, signo, signals.kernel_info(signo))
+
+    def window_changed(self) -> None:
+        self.signal_terminal(28)  # SIGWINCH
+
+    def shutdown(self, timeout: float = 5.0) -> None:
+        """Kill every process and wait for its threads."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self.lock:
+                threads = list(self.threads.values())
+                for thread in threads:
+                    thread.process.exit_group(SIGKILL)
+            if not threads or time.monotonic() > deadline:
+                return
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def processes(self) -> list[ProcessRecord]:
+        """Return a record of every process there is."""
+        with self.lock:
+            return [
+                ProcessRecord(p.pid, p.ppid, state_of(p), p.name.decode(errors="replace"), len(p.threads))
+                for p in self.processes_by_pid.values()
+                if p.pid != 1
+            ]
+
+    def statistics(self) -> KernelStatistics:
+        """Return what the island has done so far."""
+        with self.lock:
+            threads = list(self.threads.values())
+            machine = self.machine.statistics()
+            spaces = {id(thread.mm): thread.mm for thread in threads}
+            return KernelStatistics(
+                self._syscalls + sum(thread.syscalls for thread in threads),
+                self._faults + sum(mm.faults for mm in spaces.values()),
+                machine.exits,
+                (self._guest_ns + sum(thread.guest_ns for thread in threads)) / 1e9,
+                self._started,
+                dict(self._unknown),
+                machine.memory_used,
+                machine.memory_limit,
+                machine.page_tables,
+                machine.flushes,
+                machine.backend,
+            )
+
+    # ---- what processes and threads tell ---------------------------------------------------------------------------
+
+    def count_unknown(self, number: int) -> None:
+        self._unknown[number] += 1
+
+    def halted(self, thread: Thread, halt: Halt) -> None:
+        """The machine under `thread` cannot go on: the island ends."""
+        raise GuestError("the guest's machine stopped", halt.reason, f"in {thread.name!r}, thread {thread.tid}")
+
+    def panic(self, error: BaseException) -> None:
+        """A bug of ours, or a guest that broke its machine: end the island, keep the report."""
+        with self._changed:
+            self.failure = self.failure or error
+            self._changed.notify_all()
+
+    def thread_gone(self, thread: Thread) -> None:
+        with self.lock:
+            self.threads.pop(thread.tid, None)
+            self._syscalls += thread.syscalls
+            self._guest_ns += thread.guest_ns
+            if not thread.mm.users:
+                self._faults += thread.mm.faults
+        self.machine.release_processor(thread.processor)
+
+    def process_gone(self, process: Process) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def adopt(self, child: Process) -> None:
+        """Give an orphan a new parent: the nearest subreaper or the kernel. Requires: lock."""
+        ancestor = child.parent
+        while ancestor and (ancestor.zombie or not ancestor.child_subreaper) and ancestor.pid != 1:
+            ancestor = ancestor.parent
+        if child.parent_death_signal and not child.zombie:
+            info = signals.kernel_info(child.parent_death_signal)
+            signals.send_to_process(child, child.parent_death_signal, info)
+        if child.parent:
+            child.parent.children.pop(child.pid, None)
+        child.parent = ancestor or self.init
+        child.parent.children[child.pid] = child
+        if child.zombie:
+            child.announce_end()
+
+    def forget(self, process: Process) -> None:
+        """Requires: lock."""
+        self.processes_by_pid.pop(process.pid, None)
+
+
+def state_of(process: Process) -> str:
+    """Return the state letter of /proc/PID/stat."""
+    if process.zombie:
+        return "Z"
+    if process.stopped:
+        return "T"
+    leader = process.leader
+    return leader.state if leader else "X"

@@ -1,0 +1,430 @@
+"""The address space of a guest process: mappings over page tables, faults, and the kernel's own access to it.
+
+Memory is filled eagerly while there is plenty of it, because a guest fault costs an exit and a host fault does not;
+near the limit it is filled on demand. All methods take the lock; those with a leading underscore require it.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM
+
+from enisle.abi.linux import PATH_MAX
+from enisle.abi.linux_mman import (
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    PROT_EXEC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE,
+)
+from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, PAGE, PAGE_MASK, PAGE_SHIFT, Gpa, Gva, page_down, page_up
+from enisle.abi.x86 import PTE_ADDRESS, Pte
+from enisle.errors import LinuxError
+from enisle.kernel.policy import fault_around, fill_eagerly
+from enisle.kernel.vma import Backing, Vma, VmaList
+from enisle.machine import USER_END, USER_START, Machine, OutOfMemory, leaf_flags
+
+PRESENT, WRITABLE, COW = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.COW)
+SEGV_MAPERR, SEGV_ACCERR = 1, 2
+STACK_GUARD = 256 * PAGE
+OUT_OF_MEMORY = -1
+"""What `fault` returns when the island's limit is reached: the process must die."""
+
+
+def flags_of(prot: int) -> int:
+    return leaf_flags(bool(prot & PROT_READ), bool(prot & PROT_WRITE), bool(prot & PROT_EXEC))
+
+
+class Mm:
+    """One address space (`struct mm_struct`), shared by the threads of a process and by vfork."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.memory = machine, machine.memory
+        self.space = machine.new_address_space()
+        self.lock = threading.RLock()
+        self.vmas = VmaList()
+        self.users = 1
+        self.mmap_base = USER_END - (1 << 30)
+        self.start_brk = self.brk = 0
+        self.start_code = self.end_code = self.start_data = self.end_data = self.start_stack = 0
+        self.arguments = self.environment = (0, 0)
+        self.auxv = b""
+        self.exe: Backing | None = None
+        self.faults = 0
+        self.limit_pages: int | None = None
+        self._readable: dict[int, int] = {}
+        self._writable: dict[int, int] = {}
+        self._pins = 0
+        self._deferred: list[tuple[int, int]] = []
+
+    # ---- mapping -------------------------------------------------------------------------------------------------
+
+    def mmap(
+        self, address: int, size: int, prot: int, flags: int, backing: Backing | None = None, offset: int = 0
+    ) -> int:
+        """Map anonymous memory, or `backing` from `offset`; return the address. mmap(2) without the descriptor."""
+        size = page_up(size)
+        if not size or size > USER_END or offset & PAGE_MASK:
+            raise LinuxError(ENOMEM if size > USER_END else EINVAL)
+        with self.lock:
+            start = self._place(address, size, flags, huge=backing is None and size >= HUGE)
+            kept = flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE)
+            vma = Vma(start, start + size, prot, kept, backing.path if backing else b"", offset)
+            vma.backing = backing
+            self._fill_new(vma)
+            self.vmas.add(vma)
+            return start
+
+    def _place(self, address: int, size: int, flags: int, huge: bool) -> int:
+        if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
+            if address & PAGE_MASK:
+                raise LinuxError(EINVAL)
+            if address < USER_START or address + size > USER_END:
+                raise LinuxError(ENOMEM)
+            if flags & MAP_FIXED_NOREPLACE and self.vmas.overlapping(address, address + size):
+                raise LinuxError(EEXIST)
+            self._unmap(address, address + size)
+            return address
+        hint = page_up(address)
+        if hint >= USER_START and hint + size <= USER_END and not self.vmas.overlapping(hint, hint + size):
+            return hint
+        start = self.vmas.find_gap(size, USER_START, self.mmap_base, HUGE if huge else PAGE)
+        if start is None:
+            start = self.vmas.find_gap(size, USER_START, USER_END)
+        if start is None:
+            raise LinuxError(ENOMEM)
+        return start
+
+    def _fill_new(self, vma: Vma) -> None:
+        """Give a new mapping its translations: a file's all at once, anonymous memory as the policy says."""
+        try:
+            if vma.backing:
+                self._map_file(vma)
+            elif vma.prot != PROT_NONE and fill_eagerly(vma.pages, vma.flags, self.memory):
+                self._fill(vma.start, vma.end, flags_of(vma.prot))
+        except OutOfMemory:
+            self.space.unmap(Gva(vma.start), vma.pages)
+            raise LinuxError(ENOMEM) from None
+
+    def _map_file(self, vma: Vma) -> None:
+        assert vma.backing
+        backing = vma.backing
+        gpa = self.memory.place_file(backing.fd, vma.offset, vma.pages, vma.shared, backing.writable)
+        self.space.map(Gva(vma.start), gpa, vma.pages, flags_of(vma.prot))
+
+    def _fill(self, start: int, end: int, flags: int) -> None:
+        """Back an unmapped anonymous range with frames: 2 MiB chunks where alignment allows, single frames around."""
+        first_chunk, last_chunk = (start + HUGE_MASK) & ~HUGE_MASK, end & ~HUGE_MASK
+        if first_chunk >= last_chunk:
+            self._fill_frames(start, end, flags)
+            return
+        self._fill_frames(start, first_chunk, flags)
+        address = first_chunk
+        for gpa, count in self.memory.allocate_chunks((last_chunk - first_chunk) // HUGE):
+            self.space.map(Gva(address), gpa, count, flags)
+            address += count << PAGE_SHIFT
+        self._fill_frames(last_chunk, end, flags)
+
+    def _fill_frames(self, start: int, end: int, flags: int) -> None:
+        if start < end:
+            address = start
+            for gpa, count in self.memory.allocate((end - start) >> PAGE_SHIFT):
+                self.space.map(Gva(address), gpa, count, flags)
+                address += count << PAGE_SHIFT
+
+    def _fill_missing(self, start: int, end: int, flags: int) -> None:
+        """Back the pages of an anonymous range that have no frame yet."""
+        gap = start
+        for address, _ in self.space.entries(Gva(start), (end - start) >> PAGE_SHIFT):
+            if gap < address:
+                self._fill(gap, address, flags)
+            gap = address + PAGE
+        if gap < end:
+            self._fill(gap, end, flags)
+
+    def munmap(self, address: int, size: int) -> None:
+        size = page_up(size)
+        if address & PAGE_MASK or not size or address + size > USER_END:
+            raise LinuxError(EINVAL)
+        with self.lock:
+            self._unmap(address, address + size)
+
+    def _unmap(self, start: int, end: int) -> None:
+        for piece in self.vmas.remove(start, end):
+            self._drop_pages(piece.start, piece.end)
+
+    def _drop_pages(self, start: int, end: int) -> None:
+        """Remove translations; frames still pinned by a host call are freed when the last pin goes."""
+        self._forget()
+        if not self._pins:
+            self.space.unmap(Gva(start), (end - start) >> PAGE_SHIFT)
+            return
+        for _, entry in self.space.entries(Gva(start), (end - start) >> PAGE_SHIFT):
+            frame = entry & PTE_ADDRESS
+            self.memory.share(Gpa(frame), 1)
+            self._deferred.append((frame, 1))
+        self.space.unmap(Gva(start), (end - start) >> PAGE_SHIFT)
+
+    def mprotect(self, address: int, size: int, prot: int) -> None:
+        """Change rights; memory that becomes accessible is filled. mprotect(2)."""
+        if address & PAGE_MASK:
+            raise LinuxError(EINVAL)
+        end = address + page_up(size)
+        with self.lock:
+            if not self.vmas.covers(address, end):
+                raise LinuxError(ENOMEM)
+            for vma in self.vmas.overlapping(address, end):
+                if prot & PROT_WRITE and vma.shared and vma.backing and not vma.backing.writable:
+                    raise LinuxError(EACCES)
+            self._forget()
+            for piece in self.vmas.remove(address, end):
+                piece.prot = prot
+                self.space.protect(Gva(piece.start), piece.pages, flags_of(prot))
+                if not piece.backing and prot != PROT_NONE and fill_eagerly(piece.pages, piece.flags, self.memory):
+                    try:
+                        self._fill_missing(piece.start, piece.end, flags_of(prot))
+                    except OutOfMemory:
+                        pass  # filled on demand then, or the process dies there
+                self.vmas.add(piece)
+
+    def discard(self, start: int, end: int) -> None:
+        """Throw the contents of private pages away; they read as zero or as the file again (MADV_DONTNEED)."""
+        with self.lock:
+            for vma in self.vmas.overlapping(start, end):
+                if vma.shared:
+                    continue
+                low, high = max(start, vma.start), min(end, vma.end)
+                self._drop_pages(low, high)
+                if vma.backing:
+                    self._map_file(vma.part(low, high))
+
+    # ---- faults --------------------------------------------------------------------------------------------------
+
+    def fault(self, address: int, write: bool, execute: bool, guest: bool = True) -> int | None:
+        """Make an access possible; return None when it is, else the si_code of SIGSEGV or OUT_OF_MEMORY.
+
+        `guest`: a processor has just faulted there (its own stale translation is gone).
+        """
+        with self.lock:
+            self.faults += 1
+            vma = self.vmas.find(address) or self._grow_stack(address)
+            if vma is None:
+                return SEGV_MAPERR
+            needed = PROT_WRITE if write else PROT_EXEC if execute else PROT_READ
+            # x86 has no write-only pages: whatever is accessible can be read.
+            if not vma.prot & needed and not (needed == PROT_READ and vma.prot):
+                return SEGV_ACCERR
+            try:
+                self._fault_in(vma, Gva(page_down(address)), write, guest)
+            except OutOfMemory:
+                return OUT_OF_MEMORY
+            return None
+
+    def _fault_in(self, vma: Vma, page: Gva, write: bool, guest: bool) -> None:
+        entry = self.space.entry(page)
+        if entry & PRESENT:
+            if write and entry & COW:
+                self._readable.pop(page >> PAGE_SHIFT, None)
+                self.space.break_cow(page, flush=not guest or self.users > 1)
+            elif guest:
+                self.memory.flush(Gpa(entry & PTE_ADDRESS), 1)  # the processor holds a stale translation
+            return
+        start, end = fault_around(page, vma.start, vma.end, self.memory)
+        self._fill_missing(start, end, flags_of(vma.prot))
+
+    def _grow_stack(self, address: int) -> Vma | None:
+        above = self.vmas.next_after(address)
+        if above is None or not above.grows_down or above.start - address > (8 << 20):
+            return None
+        start = page_down(address)
+        if self.vmas.overlapping(start - STACK_GUARD, start):
+            return None
+        grown = Vma(start, above.start, above.prot, above.flags, above.name)
+        self.vmas.add(grown)
+        return self.vmas.find(address)
+
+    # ---- the kernel's access ---------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """Forget cached translations: the page tables are about to change."""
+        self._readable.clear()
+        self._writable.clear()
+
+    def _translate(self, page: int, write: bool) -> int:
+        """Return the frame of page number `page`, faulted in. Raises EFAULT."""
+        cache = self._writable if write else self._readable
+        frame = cache.get(page)
+        if frame is not None:
+            return frame
+        address = page << PAGE_SHIFT
+        for _ in range(3):
+            entry = self.space.entry(address) if USER_START <= address < USER_END else 0
+            if entry & PRESENT and (not write or entry & WRITABLE):
+                cache[page] = frame = entry & PTE_ADDRESS
+                return frame
+            if not USER_START <= address < USER_END or self.fault(address, write, False, guest=False) is not None:
+                break
+        raise LinuxError(EFAULT)
+
+    def _spans(self, gva: int, size: int, write: bool) -> Iterator[tuple[int, int]]:
+        """Yield (guest-physical address, bytes) pieces of a range, physically contiguous ones joined."""
+        start = length = 0
+        end = gva + size
+        while gva < end:
+            frame = self._translate(gva >> PAGE_SHIFT, write)
+            offset = gva & PAGE_MASK
+            here = min(PAGE - offset, end - gva)
+            if length and start + length == frame + offset:
+                length += here
+            else:
+                if length:
+                    yield start, length
+                start, length = frame + offset, here
+            gva += here
+        if length:
+            yield start, length
+
+    def read(self, gva: int, size: int) -> bytes:
+        """Return `size` bytes of guest memory. Raises EFAULT."""
+        with self.lock:
+            try:
+                if (gva & PAGE_MASK) + size <= PAGE:
+                    if not size:
+                        return b""
+                    return self.memory.read(Gpa(self._translate(gva >> PAGE_SHIFT, False) + (gva & PAGE_MASK)), size)
+                return b"".join([self.memory.read(Gpa(gpa), length) for gpa, length in self._spans(gva, size, False)])
+            except OSError:  # beyond the end of a mapped file
+                raise LinuxError(EFAULT) from None
+
+    def write(self, gva: int, content: bytes) -> None:
+        """Store `content` in guest memory. Raises EFAULT (earlier pages may have been written, as on Linux)."""
+        with self.lock:
+            try:
+                done = 0
+                for gpa, length in self._spans(gva, len(content), True):
+                    self.memory.write(Gpa(gpa), content[done : done + length])
+                    done += length
+            except OSError:
+                raise LinuxError(EFAULT) from None
+
+    @contextmanager
+    def pinned(self, ranges: list[tuple[int, int]], write: bool) -> Iterator[list[memoryview]]:
+        """Give views of (address, size) ranges for one host call's iovec; their frames stay until it is over.
+
+        `write`: the host call stores into them. Raises EFAULT.
+        """
+        with self.lock:
+            views = [
+                self.memory.pin(Gpa(gpa), length)
+                for address, size in ranges
+                if size
+                for gpa, length in self._spans(address, size, write)
+            ]
+            self._pins += 1
+        try:
+            yield views
+        finally:
+            for view in views:
+                view.release()
+            with self.lock:
+                self._pins -= 1
+                if not self._pins and self._deferred:
+                    self._release_deferred()
+
+    def _release_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for frame, count in deferred:
+            self.memory.release(Gpa(frame), count)
+
+    def read_string(self, gva: int, limit: int) -> bytes:
+        """Return the C string at `gva` without its NUL. Raises EFAULT; ENAMETOOLONG beyond `limit` bytes with the NUL."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < limit:
+            piece = self.read(gva, min(PAGE - (gva & PAGE_MASK), limit - size, 256))
+            end = piece.find(0)
+            if end >= 0:
+                pieces.append(piece[:end])
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+            gva += len(piece)
+        raise LinuxError(ENAMETOOLONG)
+
+    def read_path(self, gva: int) -> bytes:
+        return self.read_string(gva, PATH_MAX)
+
+    def read_u32(self, gva: int) -> int:
+        return int.from_bytes(self.read(gva, 4), "little")
+
+    def read_u64(self, gva: int) -> int:
+        return int.from_bytes(self.read(gva, 8), "little")
+
+    def write_u32(self, gva: int, value: int) -> None:
+        self.write(gva, (value & 0xFFFF_FFFF).to_bytes(4, "little"))
+
+    def write_u64(self, gva: int, value: int) -> None:
+        self.write(gva, (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))
+
+    def frame_of(self, gva: int, write: bool = False) -> int:
+        """Return the guest-physical address behind `gva`: the identity of a futex. Raises EFAULT."""
+        with self.lock:
+            return self._translate(gva >> PAGE_SHIFT, write) + (gva & PAGE_MASK)
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def fork(self) -> "Mm":
+        """Return a copy: private memory copy-on-write, shared memory shared. Raises ENOMEM."""
+        child = Mm(self.machine)
+        with self.lock:
+            self._forget()
+            try:
+                self._copy_into(child)
+            except OutOfMemory:
+                child.release()
+                raise LinuxError(ENOMEM) from None
+        for name in ("mmap_base", "start_brk", "brk", "start_code", "end_code", "start_data", "end_data"):
+            setattr(child, name, getattr(self, name))
+        child.start_stack, child.auxv, child.exe = self.start_stack, self.auxv, self.exe
+        child.arguments, child.environment = self.arguments, self.environment
+        return child
+
+    def _copy_into(self, child: "Mm") -> None:
+        downgraded: list[tuple[Gpa, int]] = []
+        for vma in self.vmas:
+            if vma.dont_fork:
+                continue
+            copy = vma.part(vma.start, vma.end)
+            child.vmas.add(copy)
+            if not vma.wipe_on_fork:
+                downgraded += self.space.clone_range(child.space, Gva(vma.start), vma.pages, not vma.shared)
+        for gpa, count in coalesce(downgraded, self.memory.is_window):
+            self.memory.flush(gpa, count)
+
+    def release(self) -> None:
+        """A user is gone; the last one frees everything."""
+        with self.lock:
+            self.users -= 1
+            if self.users:
+                return
+            self._forget()
+            self.space.close()
+            self.vmas = VmaList()
+            self.exe = None
+
+
+def coalesce(runs: list[tuple[Gpa, int]], is_window: Callable[[int], bool]) -> list[tuple[Gpa, int]]:
+    """Join runs to flush: near ones into one range, since a flush costs more than the pages between."""
+    joined: list[tuple[Gpa, int]] = []
+    for gpa, count in sorted(runs):
+        if joined and not is_window(gpa):
+            start, length = joined[-1]
+            if gpa - start <= (length + FLUSH_GAP) << PAGE_SHIFT:
+                joined[-1] = (start, max(length, ((gpa - start) >> PAGE_SHIFT) + count))
+                continue
+        joined.append((gpa, count))
+    return joined
+
+
+FLUSH_GAP = 8 * FRAMES_PER_HUGE

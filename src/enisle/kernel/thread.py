@@ -1,0 +1,222 @@
+"""A guest thread: a host thread that owns one virtual processor and serves its exits.
+
+The loop is the exit way of the house: run the guest, take what came up, serve it, run again. Everything that must
+happen before the guest goes on (signals, stops, exit) is announced by `work`.
+"""
+
+import threading
+import time
+from errno import EFAULT, ENOSYS
+from typing import TYPE_CHECKING
+
+from enisle.abi.linux import ERESTARTSYS, MAX_ERRNO
+from enisle.abi.types import Pid
+from enisle.abi.x86 import GPR_COUNT, RAX, RIP
+from enisle.errors import LinuxError
+from enisle.kernel import faults, signals, trace
+from enisle.kernel.files import FdTable, FsContext
+from enisle.kernel.mm import Mm
+from enisle.kernel.table import TABLE, U64, KeepRegisters
+from enisle.kernel.wait import Waiter, deadline_after, remaining
+from enisle.machine import BusError, Halt, Interrupted, PageFault, Processor, ProcessorException, Syscall
+
+if TYPE_CHECKING:
+    from enisle.kernel.kernel import Kernel
+    from enisle.kernel.process import Process
+
+NO_SYSCALL = -1
+
+
+class ThreadExit(BaseException):
+    """Unwinds a guest thread whose end is decided."""
+
+
+class Thread:
+    """One guest thread (`struct task_struct`)."""
+
+    def __init__(self, process: "Process", tid: Pid, mm: Mm, files: FdTable, fs: FsContext) -> None:
+        self.kernel: Kernel = process.kernel
+        self.process, self.tid = process, tid
+        self.mm, self.files, self.fs = mm, files, fs
+        self.name = process.name
+        self.waiter = Waiter()
+        self.work = False
+        """Something must be done before the guest runs on; set by `notify`."""
+        self.dying = False
+        """The thread ends at its next look at `work` (exit_group, execve of a sibling)."""
+        self.blocked = 0
+        """Blocked signals as a mask: bit n-1 is signal n."""
+        self.restore_mask: int | None = None
+        """The mask to put back when a call that changed it for its wait is over (sigsuspend, ppoll …)."""
+        self.pending = signals.PendingSignals()
+        self.altstack = signals.AltStack()
+        self.original_rax = NO_SYSCALL
+        """The number of the call being served, for restarts."""
+        self.restart: signals.RestartBlock | None = None
+        self.clear_child_tid = 0
+        self.robust_list = 0
+        self.state = "R"
+        """As /proc/PID/stat prints it."""
+        self.syscalls = 0
+        self.guest_ns = 0
+        self.processor: Processor = self.kernel.machine.acquire_processor()
+        self.gpr = self.processor.gpr
+        self._host: threading.Thread | None = None
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def start(self, registers: list[int], fs_base: int, xsave: bytes | None, gs_base: int = 0) -> None:
+        """Begin to run in the guest with these registers (`abi.x86` order) on a host thread of its own."""
+        for index in range(GPR_COUNT):
+            self.gpr[index] = registers[index]
+        self.processor.fs_base, self.processor.gs_base = fs_base, gs_base
+        self.processor.xrstor(xsave or signals.INITIAL_XSAVE)
+        self.processor.enter(self.mm.space.root)
+        self._host = threading.Thread(target=self._main, name=f"guest-{self.tid}", daemon=True)
+        self._host.start()
+
+    def _main(self) -> None:
+        try:
+            while True:
+                self._step()
+        except ThreadExit:
+            pass
+        except BaseException as error:
+            self.kernel.panic(error)
+        try:
+            self.process.thread_gone(self)
+        except BaseException as error:
+            self.kernel.panic(error)
+
+    def join(self, timeout: float) -> None:
+        if self._host and self._host is not threading.current_thread():
+            self._host.join(timeout)
+
+    @property
+    def host_thread(self) -> int:
+        """The host's identifier of the thread this runs on (for affinity and clocks), 0 before it starts."""
+        return self._host.native_id or 0 if self._host else 0
+
+    # ---- the exit way ----------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        if self.work:
+            self._do_work()
+        if self.kernel.timing:
+            begun = time.perf_counter_ns()
+            event = self.processor.run()
+            self.guest_ns += time.perf_counter_ns() - begun
+        else:
+            event = self.processor.run()
+        match event:
+            case Syscall():
+                self.serve_syscall()
+            case PageFault():
+                faults.page_fault(self, event)
+            case ProcessorException():
+                faults.exception(self, event)
+            case BusError():
+                faults.bus_error(self)
+            case Interrupted():
+                pass
+            case Halt():
+                self.kernel.halted(self, event)
+            case _:
+                raise AssertionError(f"unknown exit {event!r}")
+
+    def serve_syscall(self) -> None:
+        """Serve the call in the registers through the exit door."""
+        gpr = self.gpr
+        number = gpr[RAX] & 0xFFFF_FFFF
+        self.syscalls += 1
+        self.original_rax = number
+        try:
+            result = self.call(number)
+        except KeepRegisters:
+            self.original_rax = NO_SYSCALL
+            return
+        if -MAX_ERRNO <= result < 0 and result <= -ERESTARTSYS:
+            self.work = True  # restart or EINTR: decided when signals are looked at
+        gpr[RAX] = result & U64
+        if self.restore_mask is not None:
+            self.work = True
+        if not self.work:
+            self.original_rax = NO_SYSCALL
+
+    def call(self, number: int) -> int:
+        """Run the handler of call `number` on the registers; return its result or a negated errno."""
+        entry = TABLE[number] if number < len(TABLE) else None
+        if self.kernel.trace:
+            return trace.traced_call(self, number, entry)
+        if entry is None:
+            self.kernel.count_unknown(number)
+            return -ENOSYS
+        return self.guarded(entry.call)
+
+    def guarded(self, call: "signals.Handler") -> int:
+        """Call a handler, turning what it raises for the guest into a negated errno."""
+        epoch = self.mm.memory.epoch
+        try:
+            return call(self, self.gpr) or 0
+        except LinuxError as error:
+            return -error.errno
+        except OSError as error:
+            if error.errno == EFAULT and (epoch & 1 or self.mm.memory.epoch != epoch):
+                return self.guarded(call)  # a flush took the host's mapping away for a moment
+            return -(error.errno or EFAULT)
+
+    def _do_work(self) -> None:
+        self.work = False
+        if self.dying:
+            raise ThreadExit
+        signals.deliver(self)
+        self.original_rax = NO_SYSCALL
+
+    # ---- being interrupted -----------------------------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Make the thread look at its `work` soon, wherever it is. From any thread."""
+        self.work = True
+        self.processor.kick()
+        self.waiter.wake()
+
+    def interrupted(self) -> bool:
+        """Return whether a wait must end: a deliverable signal, a stop or the thread's end."""
+        return self.dying or signals.is_pending(self)
+
+    def wait_fd(self, fd: int, events: int, deadline: float | None = None) -> None:
+        """Wait until host descriptor `fd` has one of the poll `events`.
+
+        Raises ERESTARTSYS when a signal comes first, ETIMEDOUT at the monotonic deadline, MustLeave (see `wait`).
+        """
+        while True:
+            ready = self.waiter.poll([(fd, events)], remaining(deadline))
+            if ready:
+                return
+            if self.interrupted():
+                raise LinuxError(ERESTARTSYS)
+
+    def sleep(self, seconds: float | None) -> bool:
+        """Sleep until somebody wakes the thread (True), or `seconds` have passed (False).
+
+        Raises ERESTARTSYS when a signal comes first. Callers look at their own condition again after True.
+        """
+        if self.interrupted():
+            raise LinuxError(ERESTARTSYS)
+        woken = self.waiter.sleep(seconds)
+        if self.interrupted():
+            raise LinuxError(ERESTARTSYS)
+        return woken
+
+    def sleep_until(self, deadline: float | None) -> bool:
+        return self.sleep(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    deadline_after = staticmethod(deadline_after)
+
+    @property
+    def is_leader(self) -> bool:
+        return self.tid == self.process.pid
+
+    @property
+    def instruction(self) -> int:
+        return self.gpr[RIP]
