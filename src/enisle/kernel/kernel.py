@@ -108,16 +108,21 @@ class Kernel:
 
     # ---- the door --------------------------------------------------------------------------------------------------
 
-    def start(self, argv: list[bytes], env: list[bytes], cwd: bytes, stdio: tuple[int, int, int]) -> Process:
-        """Start a program in a session of its own. Raises LinuxError with the errno of what is wrong with it."""
+    def start(
+        self, argv: list[bytes], env: list[bytes], cwd: bytes, stdio: tuple[int, int, int], program: bytes = b""
+    ) -> Process:
+        """Start the program at path `program` (or argv[0]) in a session of its own.
+
+        Raises LinuxError with the errno of what is wrong with it.
+        """
         directory = os.open(cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         fs = FsContext(directory)
         mm = Mm(self.machine)
         files = FdTable()
         try:
-            program = loader.load(mm, self, fs, argv[0], argv, env)
+            loaded = loader.load(mm, self, fs, program or argv[0], argv, env)
             with self.lock:
-                process = Process(self, self.new_pid(), self.init, program.name)
+                process = Process(self, self.new_pid(), self.init, loaded.name)
                 process.session, process.pgid = Session(process.pid), process.pid
                 adopt_stdio(process, files, stdio)
                 thread = Thread(process, process.pid, mm, files, fs)
@@ -127,8 +132,8 @@ class Kernel:
             files.release()
             fs.release()
             raise
-        process.exe, process.has_execed = program.path, True
-        thread.start(program.registers(), 0, None)
+        process.exe, process.has_execed = loaded.path, True
+        thread.start(loaded.registers(), 0, None)
         return process
 
     def add(self, process: Process, thread: Thread) -> None:
@@ -141,12 +146,16 @@ class Kernel:
         self.threads[thread.tid] = thread
 
     def wait(self, process: Process, timeout: float | None = None) -> int | None:
-        """Wait for a started process's end; return its wait status, None at the timeout. Raises GuestError."""
+        """Wait for a started process's end or stop; return its wait status, None at the timeout. Raises GuestError."""
         with self._changed:
-            self._changed.wait_for(lambda: process.zombie or self.failure, timeout)
-        if self.failure:
-            raise GuestError("the island died", repr(self.failure), "run with --debug for the report") from self.failure
-        return process.status if process.zombie else None
+            self._changed.wait_for(lambda: process.zombie or process.wait_event or self.failure, timeout)
+            if self.failure:
+                hint = "run with --debug for the report"
+                raise GuestError("the island died", repr(self.failure), hint) from self.failure
+            if process.zombie:
+                return process.status
+            event, process.wait_event = process.wait_event, None
+            return event
 
     def signal_terminal(self, signo: int) -> None:
         """Deliver a signal the host's terminal made to the foreground group of every session on it."""
@@ -162,11 +171,12 @@ class Kernel:
             signals.send_to_process(process, signo, signals.kernel_info(signo))
         return len(members)
 
-    def kill(self, signo: int) -> None:
-        """Send a signal to every process."""
+    def kill(self, signo: int, started: Process | None = None) -> None:
+        """Send a signal to every process, or to those of the session of one that was started."""
         with self.lock:
             for process in list(self.processes_by_pid.values()):
-                if process.pid != 1 and not process.zombie:
+                chosen = started is None or process.session is started.session
+                if chosen and process.pid != 1 and not process.zombie:
                     signals.send_to_process(process, signo, signals.kernel_info(signo))
 
     def window_changed(self) -> None:

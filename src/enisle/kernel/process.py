@@ -154,6 +154,8 @@ class Process:
         if parent and parent.pid != 1 and not parent.zombie and not signals.ignores_stops(parent):
             info = signals.child_info(SIGCHLD, code, self.pid, self.credentials.uid, signo)
             signals.send_to_process(parent, SIGCHLD, info)
+        if parent and parent.pid == 1:
+            self.kernel.process_gone(self)  # `Kernel.wait` looks again
         self.wake_waiters()
 
     def wake_waiters(self) -> None:
