@@ -114,3 +114,8 @@ def seccomp_filter(program: bytes, flags: int = 0) -> None:
     """Install a filter of 8-byte BPF instructions. Requires: no_new_privs is set."""
     assert len(program) % 8 == 0, f"{len(program)=}"
     _seccomp(SECCOMP_SET_MODE_FILTER, flags, byref(sock_fprog(len=len(program) // 8, filter=program)))
+
+
+# fallocate(2)
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+fallocate = libc_call("fallocate", c_int, c_int, c_long, c_long)

@@ -5,6 +5,7 @@ from importlib import import_module
 MODULES = (
     "sys_process",
     "sys_memory",
+    "sys_wait",
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM
 
+from enisle.abi import host
 from enisle.abi.linux import PATH_MAX
 from enisle.abi.linux_mman import (
     MAP_FIXED,
@@ -95,6 +96,10 @@ class Mm:
         if start is None:
             raise LinuxError(ENOMEM)
         return start
+
+    def find_place(self, size: int) -> int:
+        """Return a free range of `size` bytes where mmap would put it. Raises ENOMEM. Requires: lock."""
+        return self._place(0, size, 0, huge=False)
 
     def _fill_new(self, vma: Vma) -> None:
         """Give a new mapping its translations: a file's all at once, anonymous memory as the policy says."""
@@ -198,6 +203,78 @@ class Mm:
                 self._drop_pages(low, high)
                 if vma.backing:
                     self._map_file(vma.part(low, high))
+
+    def map_named(self, start: int, size: int, prot: int, name: bytes) -> None:
+        """Map private anonymous memory at a free, fixed place under a name of the kernel's ([heap])."""
+        with self.lock:
+            vma = Vma(start, start + size, prot, MAP_PRIVATE | MAP_ANONYMOUS, name)
+            self._fill_new(vma)
+            self.vmas.add(vma)
+
+    def change(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
+        """Change a property of every mapping in the range, splitting those that reach beyond it."""
+        with self.lock:
+            for piece in self.vmas.remove(start, end):
+                change(piece)
+                self.vmas.add(piece)
+
+    def punch(self, vma: Vma, start: int, end: int) -> None:
+        """Punch the range out of a shared mapping's file; it reads as zero afterwards (fallocate(2))."""
+        assert vma.backing
+        host.fallocate(
+            vma.backing.fd,
+            host.FALLOC_FL_PUNCH_HOLE | host.FALLOC_FL_KEEP_SIZE,
+            vma.offset + start - vma.start,
+            end - start,
+        )
+
+    def mremap(self, old: int, old_size: int, new_size: int, flags: int, target: int | None) -> int:
+        """Resize or move one mapping; return its address. mremap(2), arguments checked by the caller."""
+        with self.lock:
+            vma = self.vmas.find(old)
+            if vma is None or old + old_size > vma.end:
+                raise LinuxError(EFAULT)
+            if target is None and new_size <= old_size and not flags & MREMAP_DONTUNMAP:
+                if new_size < old_size:
+                    self._unmap(old + new_size, old + old_size)
+                return old
+            if target is None and old + old_size == vma.end and not flags & MREMAP_DONTUNMAP:
+                end = old + new_size
+                if end <= USER_END and not self.vmas.overlapping(vma.end, end):
+                    self._extend(vma, vma.end, end)
+                    return old
+            if not flags & MREMAP_MAYMOVE:
+                raise LinuxError(ENOMEM)
+            return self._move(vma.part(old, old + old_size), new_size, flags, target)
+
+    def _extend(self, like: Vma, start: int, end: int) -> None:
+        """Map [start, end) as the continuation of `like`."""
+        more = Vma(start, end, like.prot, like.flags, like.name, like.offset + (start - like.start))
+        more.backing = like.backing
+        more.dont_fork, more.wipe_on_fork = like.dont_fork, like.wipe_on_fork
+        self._fill_new(more)
+        self.vmas.add(more)
+
+    def _move(self, vma: Vma, new_size: int, flags: int, target: int | None) -> int:
+        old, size = vma.start, vma.end - vma.start
+        if target is None:
+            start = self._place(0, new_size, 0, huge=not vma.backing and new_size >= HUGE)
+        else:
+            start = self._place(target, new_size, MAP_FIXED, huge=False)
+        kept = min(size, new_size)
+        self._forget()
+        self.space.move(Gva(old), Gva(start), kept >> PAGE_SHIFT)
+        moved = vma.part(old, old + kept)
+        moved.start, moved.end = start, start + kept
+        if flags & MREMAP_DONTUNMAP:
+            if vma.backing:
+                self._map_file(vma)
+        else:
+            self._unmap(old, old + size)
+        self.vmas.add(moved)
+        if new_size > size:
+            self._extend(moved.part(start, start + kept), start + kept, start + new_size)
+        return start
 
     # ---- faults --------------------------------------------------------------------------------------------------
 
