@@ -3,3 +3,47 @@
 May import kernel, machine, abi, errors. Promises: whatever ends an island, its process is the only thing that dies,
 and nothing of it stays on the host. Its names are loaded when first used, so the room is cheap to enter.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from enisle.island.checks import Check as Check
+    from enisle.island.checks import run_checks as run_checks
+    from enisle.island.configuration import Configuration as Configuration
+    from enisle.island.configuration import Mount as Mount
+    from enisle.island.configuration import parse_environment as parse_environment
+    from enisle.island.configuration import parse_mount as parse_mount
+    from enisle.island.configuration import parse_size as parse_size
+    from enisle.island.configuration import validate as validate
+    from enisle.island.preload import report as report
+    from enisle.island.process import Command as Command
+    from enisle.island.process import IslandProcess as IslandProcess
+    from enisle.island.sdk import Island as Island
+    from enisle.island.sdk import Result as Result
+    from enisle.island.sdk import RunningCommand as RunningCommand
+
+_MODULES = {
+    "Check": "checks",
+    "Command": "process",
+    "Configuration": "configuration",
+    "Island": "sdk",
+    "IslandProcess": "process",
+    "Mount": "configuration",
+    "Result": "sdk",
+    "RunningCommand": "sdk",
+    "parse_environment": "configuration",
+    "parse_mount": "configuration",
+    "parse_size": "configuration",
+    "report": "preload",
+    "run_checks": "checks",
+    "validate": "configuration",
+}
+__all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"enisle.island.{_MODULES[name]}"), name)

@@ -12,7 +12,7 @@ from enisle.errors import InvalidRequest
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB << 10}
 DEFAULT_MEMORY = 4 * GIB
-SMALLEST_MEMORY = 16 * MIB
+SMALLEST_MEMORY = 24 * MIB
 DEFAULT_PROCESSES = 4096
 
 
@@ -42,6 +42,8 @@ class Configuration(NamedTuple):
     exitless: str = "auto"
     memory_kind: str = "anonymous"
     trace: bool = False
+    timing: bool = False
+    """Measure the time in the guest: two clock readings for each exit."""
 
     @property
     def files_limit(self) -> int:

@@ -69,7 +69,7 @@ def close_door(jail: Jail) -> None:
 def python_prefixes() -> tuple[str, ...]:
     """Return where the running Python lives, by each name it is known by."""
     names = (sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix))
-    return tuple(dict.fromkeys(name for name in names if name not in ("/", "/usr")))
+    return tuple(dict.fromkeys(name for name in names if name not in ("/", "/usr") and os.path.isdir(name)))
 
 
 def _build(configuration: Configuration, view: View, home: str, root: bool) -> list[str]:

@@ -1,0 +1,72 @@
+"""The command line's edge: reads the words, calls the verb, turns what went wrong into lines and an exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from enisle.cli.options import Options, parse
+from enisle.errors import EnisleError
+
+INTERNAL = 70
+"""sysexits.h EX_SOFTWARE: our own bug."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    # Until there is something to tidy up, Ctrl-C simply ends us: no traceback, nothing left behind.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _reserve_stdio()
+    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run_verb(options)
+    except EnisleError as error:
+        if options.debug:
+            raise
+        tell(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # stdout was closed early, as by `| head`; leave quietly, and keep Python from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if options.debug:
+            raise
+        tell(EnisleError("this is a bug in Enisle", f"{type(error).__name__}: {error}", "run it again with --debug"))
+        return INTERNAL
+
+
+def _reserve_stdio() -> None:
+    """Open /dev/null for standard descriptors that are closed, so that no file of ours takes their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - for good
+
+
+def _run_verb(options: Options) -> int:
+    match options.verb:
+        case "run":
+            from enisle.cli.run import run
+
+            return run(options)
+        case "doctor":
+            from enisle.cli.doctor import doctor
+
+            return doctor(options)
+        case verb:
+            raise AssertionError(f"{verb=}")
+
+
+def tell(error: EnisleError) -> None:
+    """Print an error as three lines on stderr."""
+    sys.stdout.flush()
+    sys.stderr.write(f"enisle: {error}\n")
+
+
+def tell_note(text: str) -> None:
+    """Print one line on stderr that the user should know and need not act on."""
+    sys.stderr.write(f"enisle: note: {text}\n")

@@ -1,0 +1,161 @@
+"""`enisle run`: this process becomes the island, runs one program in it, and exits as the program did."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, NamedTuple, NoReturn
+
+from enisle.cli.main import tell, tell_note
+from enisle.cli.options import Options
+from enisle.cli.terminal import Terminal, forward_signals
+from enisle.errors import EnisleError, InvalidRequest
+from enisle.island import (
+    Command,
+    Configuration,
+    IslandProcess,
+    parse_environment,
+    parse_mount,
+    parse_size,
+    report,
+    validate,
+)
+
+TIMED_OUT, ISLAND_FAILED = 124, 125
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    exit_code: int
+    signal: int
+    timed_out: bool
+    seconds: float
+    statistics: dict[str, Any]
+
+
+def run(options: Options) -> int:
+    """Run the program; does not return but leaves the process with its exit code."""
+    configuration = configure(options)
+    if options.timeout is not None and not 0 < options.timeout < threading.TIMEOUT_MAX:
+        raise InvalidRequest(f"a timeout of {options.timeout:g} seconds makes no sense", hint="--timeout 60")
+    try:
+        code = _run(options, configuration)
+    except EnisleError as error:
+        _show(error, options.debug)
+        code = error.exit_code if error.exit_code in (2, 126, 127) else ISLAND_FAILED
+    except Exception as error:
+        _show(error, options.debug)
+        code = ISLAND_FAILED
+    _leave(code)
+
+
+def _show(error: Exception, debug: bool) -> None:
+    if debug:
+        sys.stderr.write(report(error) + "\n")
+    elif isinstance(error, EnisleError):
+        tell(error)
+    else:
+        hint = "run it again with --debug for a report"
+        tell(EnisleError("a bug in Enisle ended the island", f"{type(error).__name__}: {error}", hint))
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: the interpreter's own tidying up takes milliseconds, and the host does it better."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        pass  # closed early, as by `| head`
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # closed by the caller
+    os._exit(code)
+
+
+def configure(options: Options) -> Configuration:
+    """Return the configuration that the words ask for. Raises InvalidRequest."""
+    return validate(
+        Configuration(
+            root=os.path.abspath(options.root) if options.root is not None else None,
+            mounts=tuple(parse_mount(text) for text in options.mounts),
+            environment=parse_environment(options.variables),
+            cwd=options.cwd,
+            memory=parse_size(options.memory),
+            processors=options.processors,
+            processes=options.processes,
+            network=options.network,
+            processor=options.processor,
+            exitless=options.exitless,
+            trace=options.trace,
+            timing=options.stats or options.json,
+        )
+    )
+
+
+def _run(options: Options, configuration: Configuration) -> int:
+    captured = (os.memfd_create("stdout"), os.memfd_create("stderr")) if options.json else (1, 2)
+    with Terminal() as terminal:
+        # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
+        island = IslandProcess(configuration, _write_trace if options.trace else None)
+        for note in island.notes():
+            tell_note(note)
+        outcome = _run_program(options, island, terminal, (0, captured[0], captured[1]))
+    if options.json:
+        _print_record(outcome, captured)
+    if options.stats:
+        _print_statistics(outcome)
+    if outcome.timed_out and not options.json:
+        tell_note(f"killed after {options.timeout:g} seconds")
+    return outcome.exit_code
+
+
+def _run_program(options: Options, island: IslandProcess, terminal: Terminal, stdio: tuple[int, int, int]) -> Outcome:
+    begin = time.monotonic()
+    process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        island.kernel.kill(signal.SIGKILL)
+
+    watchdog = threading.Timer(options.timeout, expire) if options.timeout is not None else None
+    if watchdog:
+        watchdog.daemon = True
+        watchdog.start()
+    forward_signals(island.kernel)
+    while True:
+        status = island.wait(process)
+        if os.WIFSTOPPED(status):
+            terminal.stop_with(os.WSTOPSIG(status))
+            island.kernel.kill(signal.SIGCONT)
+        elif not os.WIFCONTINUED(status):
+            break
+    if watchdog:
+        watchdog.cancel()
+    killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
+    timed_out = expired.is_set() and killed_by == signal.SIGKILL
+    seconds = time.monotonic() - begin
+    return Outcome(TIMED_OUT if timed_out else code, killed_by, timed_out, seconds, island.statistics())
+
+
+def _write_trace(line: str) -> None:
+    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def _print_record(outcome: Outcome, captured: tuple[int, int]) -> None:
+    import json
+
+    output = [os.pread(descriptor, os.fstat(descriptor).st_size, 0) for descriptor in captured]
+    names = zip(("stdout", "stderr"), output, strict=True)
+    texts = {name: text.decode(errors="surrogateescape") for name, text in names}
+    sys.stdout.write(json.dumps({**outcome._asdict(), **texts}) + "\n")
+
+
+def _print_statistics(outcome: Outcome) -> None:
+    sys.stderr.write(f"{'seconds':<20} {outcome.seconds:.4f}\n")
+    for name, value in outcome.statistics.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value}"
+        sys.stderr.write(f"{name:<20} {shown}\n")

@@ -1,0 +1,135 @@
+"""The body of an island process: from a configuration to a machine, a jail, a kernel and guest processes.
+
+Promises: limits are set before any guest runs; `close` kills every guest process and gives the machine back.
+The main thread makes and closes it; `start`, `wait` and `kill` may be called from any thread afterwards.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from enisle.errors import HostError
+from enisle.island import jail, preload
+from enisle.island.configuration import Configuration
+from enisle.island.program import start_program
+from enisle.island.view import guest_environment
+from enisle.kernel import Kernel, KernelConfig, Process
+from enisle.machine import Machine
+
+Stdio = tuple[int, int, int]
+
+
+class Command(NamedTuple):
+    """A program to start: words as the user typed them, a place to start in, and descriptors of this process."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    cwd: str
+    stdio: Stdio
+
+
+class IslandProcess:
+    """The island this process is. Entered once, never left."""
+
+    def __init__(self, configuration: Configuration, trace: Callable[[str], None] | None = None) -> None:
+        preload.preload()
+        set_limits()
+        self.configuration = configuration
+        self.machine = Machine(
+            backend=configuration.processor,
+            memory_limit=configuration.memory_limit,
+            processors=configuration.processors,
+            memory_kind=configuration.memory_kind,
+            exitless=configuration.exitless != "off",
+        )
+        try:
+            self.jail = jail.enter(configuration)
+            jail.close_door(self.jail)
+            preload.seal()
+            self.kernel = Kernel(self.machine, kernel_config(configuration, trace))
+        except BaseException:
+            self.machine.close()
+            raise
+        self.environment = guest_environment(
+            configuration, self.jail.home, os.environ.get("TERM"), jail.python_prefixes()
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know about this island, one line each."""
+        if self.machine.fallback_reason:
+            return (f"emulated processors: {self.machine.fallback_reason}", *self.jail.notes)
+        return self.jail.notes
+
+    def start(self, command: Command) -> Process:
+        """Start a guest process. Raises NotFound or InvalidRequest when the program cannot be started."""
+        argv = [os.fsencode(word) for word in command.argv]
+        environment = [os.fsencode(f"{name}={value}") for name, value in command.environment.items()]
+
+        def start(path: bytes) -> Process:
+            return self.kernel.start(argv, environment, os.fsencode(command.cwd), command.stdio, program=path)
+
+        return start_program(command.argv, command.environment, start)
+
+    def wait(self, process: Process) -> int:
+        """Return the wait status (wait(2)) of a started process once it stopped, continued or ended."""
+        status = self.kernel.wait(process)
+        assert status is not None, f"{process.pid=}"
+        return status
+
+    def wait_for_end(self, process: Process) -> int:
+        """Return the wait status of a started process once it ended."""
+        status = self.wait(process)
+        while os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            status = self.wait(process)
+        return status
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the counters of kernel and machine as one plain record."""
+        return as_record(self.kernel.statistics()) | as_record(self.machine.statistics())
+
+    def close(self) -> None:
+        """Kill every guest process, join their threads, give the machine back."""
+        self.kernel.shutdown()
+        self.machine.close()
+
+    def __enter__(self) -> "IslandProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def kernel_config(configuration: Configuration, trace: Callable[[str], None] | None) -> KernelConfig:
+    """Return what our kernel needs to know of the island."""
+    return KernelConfig(
+        hostname=jail.HOST_NAME.encode(),
+        processes=configuration.processes,
+        processors=configuration.processors,
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        trace=trace,
+        timing=configuration.timing,
+    )
+
+
+def set_limits() -> None:
+    """Raise the number of open files as far as the host allows, and leave no core files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        raise HostError("cannot raise the limit of open files", str(error), "ulimit -n") from error
+
+
+def as_record(statistics: Any) -> dict[str, Any]:
+    """Return a frozen record (a named tuple or a dataclass) as a dictionary."""
+    if hasattr(statistics, "_asdict"):
+        return dict(statistics._asdict())
+    return {name: getattr(statistics, name) for name in statistics.__dataclass_fields__}
