@@ -8,7 +8,7 @@ area = mmap.mmap(-1, 20 * PAGE)
 area[:5] = b"hello"
 area.seek(3 * PAGE)
 area.write(b"third")
-print(area.find(b"third") // PAGE, area[:5], len(area) // PAGE)
+print(area.find(b"third", 0) // PAGE, area[:5], len(area) // PAGE)
 child = os.fork()
 if not child:
     area[:5] = b"child"
