@@ -4,16 +4,17 @@ Memory is filled eagerly while there is plenty of it, because a guest fault cost
 near the limit it is filled on demand. All methods take the lock; those with a leading underscore require it.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import EACCES, EEXIST, EFAULT, EINVAL, ENAMETOOLONG, ENOMEM
+from collections.abc import Callable
+from errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM
 
 from enisle.abi import host
-from enisle.abi.linux import PATH_MAX
 from enisle.abi.linux_mman import (
+    MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
+    MAP_PRIVATE,
+    MREMAP_DONTUNMAP,
+    MREMAP_MAYMOVE,
     PROT_EXEC,
     PROT_NONE,
     PROT_READ,
@@ -23,6 +24,7 @@ from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, PAGE, PAGE_MASK, 
 from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.errors import LinuxError
 from enisle.kernel.policy import fault_around, fill_eagerly
+from enisle.kernel.usermem import UserMemory
 from enisle.kernel.vma import Backing, Vma, VmaList
 from enisle.machine import USER_END, USER_START, Machine, OutOfMemory, leaf_flags
 
@@ -37,27 +39,23 @@ def flags_of(prot: int) -> int:
     return leaf_flags(bool(prot & PROT_READ), bool(prot & PROT_WRITE), bool(prot & PROT_EXEC))
 
 
-class Mm:
+class Mm(UserMemory):
     """One address space (`struct mm_struct`), shared by the threads of a process and by vfork."""
 
     def __init__(self, machine: Machine) -> None:
-        self.machine, self.memory = machine, machine.memory
-        self.space = machine.new_address_space()
-        self.lock = threading.RLock()
+        super().__init__(machine.memory, machine.new_address_space())
+        self.machine = machine
         self.vmas = VmaList()
         self.users = 1
         self.mmap_base = USER_END - (1 << 30)
         self.start_brk = self.brk = 0
         self.start_code = self.end_code = self.start_data = self.end_data = self.start_stack = 0
-        self.arguments = self.environment = (0, 0)
+        self.arguments: tuple[int, int] = (0, 0)
+        self.environment: tuple[int, int] = (0, 0)
         self.auxv = b""
         self.exe: Backing | None = None
         self.faults = 0
         self.limit_pages: int | None = None
-        self._readable: dict[int, int] = {}
-        self._writable: dict[int, int] = {}
-        self._pins = 0
-        self._deferred: list[tuple[int, int]] = []
 
     # ---- mapping -------------------------------------------------------------------------------------------------
 
@@ -168,7 +166,7 @@ class Mm:
         for _, entry in self.space.entries(Gva(start), (end - start) >> PAGE_SHIFT):
             frame = entry & PTE_ADDRESS
             self.memory.share(Gpa(frame), 1)
-            self._deferred.append((frame, 1))
+            self._deferred.append(frame)
         self.space.unmap(Gva(start), (end - start) >> PAGE_SHIFT)
 
     def mprotect(self, address: int, size: int, prot: int) -> None:
@@ -320,134 +318,6 @@ class Mm:
         grown = Vma(start, above.start, above.prot, above.flags, above.name)
         self.vmas.add(grown)
         return self.vmas.find(address)
-
-    # ---- the kernel's access ---------------------------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        """Forget cached translations: the page tables are about to change."""
-        self._readable.clear()
-        self._writable.clear()
-
-    def _translate(self, page: int, write: bool) -> int:
-        """Return the frame of page number `page`, faulted in. Raises EFAULT."""
-        cache = self._writable if write else self._readable
-        frame = cache.get(page)
-        if frame is not None:
-            return frame
-        address = page << PAGE_SHIFT
-        for _ in range(3):
-            entry = self.space.entry(address) if USER_START <= address < USER_END else 0
-            if entry & PRESENT and (not write or entry & WRITABLE):
-                cache[page] = frame = entry & PTE_ADDRESS
-                return frame
-            if not USER_START <= address < USER_END or self.fault(address, write, False, guest=False) is not None:
-                break
-        raise LinuxError(EFAULT)
-
-    def _spans(self, gva: int, size: int, write: bool) -> Iterator[tuple[int, int]]:
-        """Yield (guest-physical address, bytes) pieces of a range, physically contiguous ones joined."""
-        start = length = 0
-        end = gva + size
-        while gva < end:
-            frame = self._translate(gva >> PAGE_SHIFT, write)
-            offset = gva & PAGE_MASK
-            here = min(PAGE - offset, end - gva)
-            if length and start + length == frame + offset:
-                length += here
-            else:
-                if length:
-                    yield start, length
-                start, length = frame + offset, here
-            gva += here
-        if length:
-            yield start, length
-
-    def read(self, gva: int, size: int) -> bytes:
-        """Return `size` bytes of guest memory. Raises EFAULT."""
-        with self.lock:
-            try:
-                if (gva & PAGE_MASK) + size <= PAGE:
-                    if not size:
-                        return b""
-                    return self.memory.read(Gpa(self._translate(gva >> PAGE_SHIFT, False) + (gva & PAGE_MASK)), size)
-                return b"".join([self.memory.read(Gpa(gpa), length) for gpa, length in self._spans(gva, size, False)])
-            except OSError:  # beyond the end of a mapped file
-                raise LinuxError(EFAULT) from None
-
-    def write(self, gva: int, content: bytes) -> None:
-        """Store `content` in guest memory. Raises EFAULT (earlier pages may have been written, as on Linux)."""
-        with self.lock:
-            try:
-                done = 0
-                for gpa, length in self._spans(gva, len(content), True):
-                    self.memory.write(Gpa(gpa), content[done : done + length])
-                    done += length
-            except OSError:
-                raise LinuxError(EFAULT) from None
-
-    @contextmanager
-    def pinned(self, ranges: list[tuple[int, int]], write: bool) -> Iterator[list[memoryview]]:
-        """Give views of (address, size) ranges for one host call's iovec; their frames stay until it is over.
-
-        `write`: the host call stores into them. Raises EFAULT.
-        """
-        with self.lock:
-            views = [
-                self.memory.pin(Gpa(gpa), length)
-                for address, size in ranges
-                if size
-                for gpa, length in self._spans(address, size, write)
-            ]
-            self._pins += 1
-        try:
-            yield views
-        finally:
-            for view in views:
-                view.release()
-            with self.lock:
-                self._pins -= 1
-                if not self._pins and self._deferred:
-                    self._release_deferred()
-
-    def _release_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, []
-        for frame, count in deferred:
-            self.memory.release(Gpa(frame), count)
-
-    def read_string(self, gva: int, limit: int) -> bytes:
-        """Return the C string at `gva` without its NUL. Raises EFAULT; ENAMETOOLONG beyond `limit` bytes with the NUL."""
-        pieces: list[bytes] = []
-        size = 0
-        while size < limit:
-            piece = self.read(gva, min(PAGE - (gva & PAGE_MASK), limit - size, 256))
-            end = piece.find(0)
-            if end >= 0:
-                pieces.append(piece[:end])
-                return b"".join(pieces)
-            pieces.append(piece)
-            size += len(piece)
-            gva += len(piece)
-        raise LinuxError(ENAMETOOLONG)
-
-    def read_path(self, gva: int) -> bytes:
-        return self.read_string(gva, PATH_MAX)
-
-    def read_u32(self, gva: int) -> int:
-        return int.from_bytes(self.read(gva, 4), "little")
-
-    def read_u64(self, gva: int) -> int:
-        return int.from_bytes(self.read(gva, 8), "little")
-
-    def write_u32(self, gva: int, value: int) -> None:
-        self.write(gva, (value & 0xFFFF_FFFF).to_bytes(4, "little"))
-
-    def write_u64(self, gva: int, value: int) -> None:
-        self.write(gva, (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))
-
-    def frame_of(self, gva: int, write: bool = False) -> int:
-        """Return the guest-physical address behind `gva`: the identity of a futex. Raises EFAULT."""
-        with self.lock:
-            return self._translate(gva >> PAGE_SHIFT, write) + (gva & PAGE_MASK)
 
     # ---- life ----------------------------------------------------------------------------------------------------
 

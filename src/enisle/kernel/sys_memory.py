@@ -34,15 +34,14 @@ def sys_mmap(thread: Thread, addr: Gva, length: Size, prot: Int, flags: Int, fd:
     if flags & m.MAP_HUGETLB:
         raise LinuxError(ENOMEM)  # no hugetlbfs pool, as on a host without one
     check_limit(thread, page_up(length), flags)
-    prot &= KNOWN_PROT
-    if kind == m.MAP_SHARED_VALIDATE:
-        flags = (flags & ~m.MAP_TYPE) | m.MAP_SHARED
-    if flags & m.MAP_ANONYMOUS:
-        if flags & m.MAP_SHARED:
-            return map_shared_anonymous(thread.mm, addr, length, prot, flags)
-        return thread.mm.mmap(addr, length, prot, flags)
-    backing = backing_of(thread, fd, prot, flags)
-    return thread.mm.mmap(addr, length, prot, flags, backing, offset)
+    rights = prot & KNOWN_PROT
+    placed = (flags & ~m.MAP_TYPE) | (m.MAP_PRIVATE if kind == m.MAP_PRIVATE else m.MAP_SHARED)
+    if not flags & m.MAP_ANONYMOUS:
+        backing = backing_of(thread, fd, rights, placed)
+        return thread.mm.mmap(addr, length, rights, placed, backing, offset)
+    if placed & m.MAP_SHARED:
+        return map_shared_anonymous(thread.mm, addr, length, rights, placed)
+    return thread.mm.mmap(addr, length, rights, placed)
 
 
 def check_limit(thread: Thread, size: int, flags: int) -> None:

@@ -33,8 +33,8 @@ class CloneRequest(NamedTuple):
 
 @syscall(56, Support.PARTIAL, note="no namespaces, no ptrace, no pidfd", exit_door=True)
 def sys_clone(thread: Thread, flags: Size, stack: Gva, parent_tid: Gva, child_tid: Gva, tls: Gva) -> int:
-    flags &= 0xFFFF_FFFF
-    return clone(thread, CloneRequest(flags & ~s.CSIGNAL, flags & s.CSIGNAL, stack, tls, parent_tid, child_tid))
+    legacy = flags & 0xFFFF_FFFF & ~s.CSIGNAL
+    return clone(thread, CloneRequest(legacy, flags & s.CSIGNAL, stack, tls, parent_tid, child_tid))
 
 
 @syscall(435, Support.PARTIAL, note="no namespaces, no pidfd, no set_tid, no cgroup", exit_door=True)

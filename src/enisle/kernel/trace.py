@@ -1,7 +1,7 @@
 """`--trace`: system calls as strace prints them, from the same table that serves them."""
 
 from errno import errorcode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi.linux import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS, MAX_ERRNO
 from enisle.abi.types import Fd, Gva, Pid
@@ -26,7 +26,7 @@ def quote(text: bytes) -> str:
     return f'"{shown}"' + ("..." if len(text) > LONGEST_TEXT else "")
 
 
-def format_argument(thread: "Thread", kind: object, value: int) -> str:
+def format_argument(thread: "Thread", kind: Any, value: int) -> str:
     """Return one argument as its type asks."""
     if kind in (Fd, Int, Pid):
         return str(((value & 0xFFFF_FFFF) ^ 0x8000_0000) - 0x8000_0000)
