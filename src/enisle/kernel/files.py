@@ -9,17 +9,23 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from errno import EAGAIN, EBADF, EMFILE
+from errno import EAGAIN, EBADF, EMFILE, ENOTTY
 from typing import TYPE_CHECKING
 
 from enisle.abi.types import Fd
 from enisle.errors import LinuxError
 
 if TYPE_CHECKING:
+    from enisle.kernel.locks import LockTable
+    from enisle.kernel.paths import SyntheticNode
     from enisle.kernel.thread import Thread
 
 POLLIN, POLLOUT = 1, 4
 DEFAULT_NOFILE = 1024
+CHANGEABLE = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME | os.O_ASYNC
+"""Status flags F_SETFL may change (fs/fcntl.c: SETFL_MASK)."""
+KEPT_FROM_HOST = os.O_NONBLOCK | os.O_ASYNC
+"""Of these, what the host must not learn: waiting and SIGIO are ours."""
 
 
 class OpenFile:
@@ -30,7 +36,14 @@ class OpenFile:
     """
 
     kind = "file"
+    """What the guest sees: file, directory, pipe, terminal, device, socket, path, …"""
     seekable = True
+    stream = True
+    """A write goes on until all is written, a read may take what is there piece by piece; False for datagrams."""
+    node: "SyntheticNode | None" = None
+    """What was opened when that is in a synthetic tree (see `paths`)."""
+    owner = owner_signal = 0
+    """Who gets SIGIO (F_SETOWN), and which signal instead (F_SETSIG)."""
 
     def __init__(self, fd: int, flags: int, path: bytes = b"", blocking: bool = False) -> None:
         self.fd, self.flags, self.path = fd, flags, path
@@ -51,40 +64,46 @@ class OpenFile:
             self.close()
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     # ---- input and output: `buffers` are pinned guest memory -------------------------------------------------------
+    # These only try, and raise BlockingIOError when the call would wait: the caller unpins before it `block`s.
 
     def readv(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
-        while True:
-            try:
-                return os.readv(self.fd, buffers)
-            except BlockingIOError:
-                self.block(thread, POLLIN)
+        return os.readv(self.fd, buffers)
 
     def writev(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
-        while True:
-            try:
-                return os.writev(self.fd, buffers)
-            except BlockingIOError:
-                self.block(thread, POLLOUT)
+        return os.writev(self.fd, buffers)
+
+    def preadv(self, thread: "Thread", buffers: Sequence[memoryview], offset: int) -> int:
+        return os.preadv(self.fd, buffers, offset)
+
+    def pwritev(self, thread: "Thread", buffers: Sequence[memoryview], offset: int) -> int:
+        return os.pwritev(self.fd, buffers, offset)
 
     def block(self, thread: "Thread", events: int) -> None:
         """Wait until the file may be ready, or raise EAGAIN for a guest that does not want to wait."""
         if not self.waits or self.flags & os.O_NONBLOCK:
             raise LinuxError(EAGAIN)
-        thread.wait_fd(self.fd, events)
+        self.references += 1  # another thread may close the descriptor meanwhile
+        try:
+            thread.wait_fd(self.fd, events)
+        finally:
+            self.drop()
+
+    def ioctl(self, thread: "Thread", request: int, argument: int) -> int:
+        """Answer an ioctl(2) that is not about descriptors in general. Raises ENOTTY for what it does not know."""
+        raise LinuxError(ENOTTY)
 
     def set_flags(self, flags: int) -> None:
-        """F_SETFL: status flags a guest may change."""
-        changeable = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME
-        self.flags = (self.flags & ~changeable) | (flags & changeable)
-        host = fcntl.fcntl(self.fd, fcntl.F_GETFL)
-        wanted = (host & ~(changeable & ~os.O_NONBLOCK)) | (flags & changeable & ~os.O_NONBLOCK)
-        if wanted != host:
-            fcntl.fcntl(self.fd, fcntl.F_SETFL, wanted)
+        """F_SETFL: status flags a guest may change. Raises OSError."""
+        passed = CHANGEABLE & ~KEPT_FROM_HOST
+        if (self.flags ^ flags) & passed:
+            host = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, (host & ~passed) | (flags & passed))
+        self.flags = (self.flags & ~CHANGEABLE) | (flags & CHANGEABLE)
 
 
 class FdTable:
@@ -93,6 +112,8 @@ class FdTable:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 1
+        self.record_locks: LockTable | None = None
+        """Where this table owns POSIX record locks, once it has taken one (Linux: `fl_owner` is the table)."""
         self._files: dict[int, OpenFile] = {}
         self._cloexec: set[int] = set()
         self._lowest = 0
@@ -101,6 +122,15 @@ class FdTable:
         """Return the description behind `fd`. Raises EBADF."""
         try:
             return self._files[fd]
+        except KeyError:
+            raise LinuxError(EBADF) from None
+
+    def hold(self, fd: Fd) -> OpenFile:
+        """Return the description behind `fd` with a reference more, so that a close elsewhere does not end it."""
+        try:
+            file = self._files[fd]
+            file.references += 1  # no switch of threads in between: CPython switches at calls and jumps
+            return file
         except KeyError:
             raise LinuxError(EBADF) from None
 
@@ -113,14 +143,22 @@ class FdTable:
             fd = max(lowest, self._lowest)
             while fd in self._files:
                 fd += 1
-            if fd >= limit:
-                if not file.references:
-                    file.close()
-                raise LinuxError(EMFILE)
-            if lowest <= self._lowest:
-                self._lowest = fd + 1
-            self._put(fd, file, cloexec)
-            return Fd(fd)
+            if fd < limit:
+                if lowest <= self._lowest:
+                    self._lowest = fd + 1
+                self._put(fd, file, cloexec)
+                return Fd(fd)
+        if not file.references:
+            file.close()
+        raise LinuxError(EMFILE)
+
+    def require_room(self, limit: int) -> None:
+        """Raise EMFILE when a new descriptor would be beyond `limit`: before a call creates something."""
+        fd = self._lowest
+        while fd in self._files:
+            fd += 1
+        if fd >= limit:
+            raise LinuxError(EMFILE)
 
     def set(self, fd: int, file: OpenFile, cloexec: bool = False) -> None:
         """Install `file` at `fd`, closing what was there (dup2)."""
@@ -128,7 +166,7 @@ class FdTable:
             old = self._files.get(fd)
             self._put(fd, file, cloexec)
         if old:
-            old.drop()
+            self._let_go(old)
 
     def _put(self, fd: int, file: OpenFile, cloexec: bool) -> None:
         self._files[fd] = file.hold()
@@ -148,7 +186,13 @@ class FdTable:
             return file
 
     def close(self, fd: Fd) -> None:
-        self.remove(fd).drop()
+        self._let_go(self.remove(fd))
+
+    def _let_go(self, file: OpenFile) -> None:
+        """Drop a description; closing any descriptor of a file drops the process's record locks on it (fcntl(2))."""
+        if self.record_locks:
+            self.record_locks.release_file(self, file)
+        file.drop()
 
     def is_cloexec(self, fd: int) -> bool:
         return fd in self._cloexec
@@ -161,7 +205,7 @@ class FdTable:
 
     def items(self) -> Iterator[tuple[int, OpenFile]]:
         """Yield (number, description) in ascending order of a snapshot."""
-        yield from sorted(self._files.copy().items())
+        yield from sorted(self._files.copy().items(), key=lambda item: item[0])
 
     def clone(self) -> "FdTable":
         """Return a table with the same descriptions (fork)."""
@@ -185,16 +229,29 @@ class FdTable:
 
 
 class FsContext:
-    """Working directory, root and umask of a process (`struct fs_struct`); `cwd` is an O_PATH host descriptor."""
+    """Working directory, root and umask of a process (`struct fs_struct`).
 
-    def __init__(self, cwd: int, umask: int = 0o022) -> None:
-        self.cwd, self.umask = cwd, umask
+    `cwd` is an O_PATH host descriptor; in a synthetic tree `node` is the directory and `cwd` the last host one.
+    """
+
+    def __init__(self, cwd: int, umask: int = 0o022, node: "SyntheticNode | None" = None) -> None:
+        self.cwd, self.umask, self.node = cwd, umask, node
         self.users = 1
+        self._retired = -1
+
+    def change(self, cwd: int) -> None:
+        """Go to the directory behind the host descriptor `cwd`, which is ours from now on."""
+        # A thread that shares the context may be using the old one for a call: closed one change later.
+        stale, self._retired = self._retired, self.cwd
+        self.cwd, self.node = cwd, None
+        if stale >= 0:
+            os.close(stale)
 
     def clone(self) -> "FsContext":
-        return FsContext(os.dup(self.cwd), self.umask)
+        return FsContext(fcntl.fcntl(self.cwd, fcntl.F_DUPFD_CLOEXEC, 3), self.umask, self.node)
 
     def release(self) -> None:
         self.users -= 1
         if not self.users:
-            os.close(self.cwd)
+            for fd in {self.cwd, self._retired} - {-1}:
+                os.close(fd)

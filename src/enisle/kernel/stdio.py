@@ -2,7 +2,7 @@
 
 What is inherited shares its open file description with the caller, so O_NONBLOCK is never set on it: pipes and
 terminals are opened again through the host's /proc to get a description of our own; where that cannot be, each
-operation asks first whether it would block. Regular files go on sharing their offset. Nothing of the caller's is closed.
+operation asks first whether it would block. Regular files go on sharing their offset. The caller keeps its own.
 """
 
 import fcntl

@@ -1,0 +1,115 @@
+"""Files: uapi/asm-generic/fcntl.h, uapi/linux/{fcntl,stat,openat2,xattr,fs,memfd,inotify}.h, asm-generic/ioctls.h."""
+
+from struct import Struct
+
+# open(2): octal as in the header
+O_ACCMODE, O_RDONLY, O_WRONLY, O_RDWR = 0o3, 0o0, 0o1, 0o2
+O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC = 0o100, 0o200, 0o400, 0o1000
+O_APPEND, O_NONBLOCK, O_DSYNC, FASYNC = 0o2000, 0o4000, 0o1_0000, 0o2_0000
+O_DIRECT, O_LARGEFILE, O_DIRECTORY, O_NOFOLLOW = 0o4_0000, 0o10_0000, 0o20_0000, 0o40_0000
+O_NOATIME, O_CLOEXEC, O_SYNC, O_PATH = 0o100_0000, 0o200_0000, 0o401_0000, 0o1000_0000
+O_TMPFILE = 0o2000_0000 | O_DIRECTORY
+VALID_OPEN_FLAGS = (
+    O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC | FASYNC | O_DIRECT
+    | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE
+)  # fmt: skip
+OPENED_ONCE = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
+"""Flags that act at the opening and are not kept (fs/open.c: do_dentry_open; O_CLOEXEC is the descriptor's)."""
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_EACCESS = 0x100, 0x200, 0x200
+AT_SYMLINK_FOLLOW, AT_NO_AUTOMOUNT, AT_EMPTY_PATH = 0x400, 0x800, 0x1000
+AT_STATX_SYNC_TYPE, AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC = 0x6000, 0x2000, 0x4000
+STATX_RESERVED = 0x8000_0000
+STATX_BASIC_STATS = 0x7FF
+
+# openat2(2): struct open_how { u64 flags, mode, resolve; }
+OPEN_HOW = Struct("<QQQ")
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 1, 2, 4
+RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_CACHED = 8, 16, 32
+VALID_RESOLVE = 63
+
+# lseek(2)
+SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE = range(5)
+
+# limits of one read or write (include/linux/fs.h, uapi/linux/uio.h)
+MAX_RW_COUNT = 0x7FFF_F000
+IOV_MAX = 1024
+IOVEC = Struct("<QQ")
+PIPE_BUF = 4096
+RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
+
+# fcntl(2)
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW = range(8)
+F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG = 8, 9, 10, 11
+F_SETOWN_EX, F_GETOWN_EX = 15, 16
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
+F_SETLEASE, F_GETLEASE, F_NOTIFY, F_DUPFD_CLOEXEC = 1024, 1025, 1026, 1030
+F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS = 1031, 1032, 1033, 1034
+F_GET_RW_HINT, F_SET_RW_HINT = 1035, 1036
+FD_CLOEXEC = 1
+F_RDLCK, F_WRLCK, F_UNLCK = 0, 1, 2
+FLOCK = Struct("<hh4xqqi4x")
+"""struct flock { short l_type, l_whence; off_t l_start, l_len; pid_t l_pid; }"""
+F_OWNER_EX = Struct("<ii")
+LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
+OFFSET_MAX = (1 << 63) - 1
+DN_ANY = 0x8000_003F
+
+# close_range(2), dup3(2), pipe2(2), renameat2(2)
+CLOSE_RANGE_UNSHARE, CLOSE_RANGE_CLOEXEC = 2, 4
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+
+# struct stat, struct statfs, struct statx of x86-64
+STAT = Struct("<QQQIIIIQqqqqQqQqQ24x")
+"""dev ino nlink mode uid gid pad rdev size blksize blocks atime atime_ns mtime mtime_ns ctime ctime_ns"""
+STAT_SIZE, STATFS_SIZE, STATX_SIZE = 144, 120, 256
+STATX = Struct("<IIQIIIHHQQQQqIiqIiqIiqIiIIIIQII")
+"""mask blksize attributes nlink uid gid mode pad ino size blocks attributes_mask, 4 (sec nsec pad), rdev, dev, mnt_id"""
+STATFS = Struct("<qqQQQQQiiqqq32x")
+"""type bsize blocks bfree bavail files ffree fsid[2] namelen frsize flags spare[4]"""
+PROC_SUPER_MAGIC = 0x9FA0
+
+# getdents64(2): u64 ino, s64 off, u16 reclen, u8 type, name; old getdents has the type in the last byte
+DIRENT64 = Struct("<QqHB")
+DIRENT = Struct("<QqH")
+DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 4, 6, 8, 10, 12
+
+# access(2), utimensat(2), fallocate(2), sync_file_range(2), splice(2)
+F_OK, X_OK, W_OK, R_OK = 0, 1, 2, 4
+UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
+TIMESPEC = Struct("<qq")
+SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
+
+# xattr(7)
+XATTR_NAME_MAX, XATTR_SIZE_MAX, XATTR_LIST_MAX = 255, 65536, 65536
+
+# file types of mode_t
+S_IFMT, S_IFSOCK, S_IFLNK, S_IFREG, S_IFBLK, S_IFDIR, S_IFCHR, S_IFIFO = (
+    0o17_0000, 0o14_0000, 0o12_0000, 0o10_0000, 0o6_0000, 0o4_0000, 0o2_0000, 0o1_0000,
+)  # fmt: skip
+
+# ioctl(2): any descriptor
+FIONCLEX, FIOCLEX, FIONBIO, FIOASYNC, FIOQSIZE, FIONREAD = 0x5450, 0x5451, 0x5421, 0x5452, 0x5460, 0x541B
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FICLONE, FICLONERANGE, FIGETBSZ = 0x80086601, 0x40086602, 0x40049409, 0x4020940D, 2
+# ioctl_tty(2)
+TCGETS, TCSETS, TCSETSW, TCSETSF = 0x5401, 0x5402, 0x5403, 0x5404
+TIOCGWINSZ, TIOCSWINSZ = 0x5413, 0x5414
+TERMIOS_SIZE, WINSIZE_SIZE = 36, 8
+
+# inotify(7)
+IN_CLOEXEC, IN_NONBLOCK = O_CLOEXEC, O_NONBLOCK
+# eventfd(2), memfd_create(2)
+EFD_SEMAPHORE = 1
+MFD_NAME_MAX = 249
+
+# x86-64 numbers of the calls the kernel room gives to the host as they are
+NR_FSTAT, NR_NEWFSTATAT, NR_STATX, NR_STATFS, NR_FSTATFS = 5, 262, 332, 137, 138
+NR_GETDENTS, NR_GETDENTS64, NR_OPENAT2, NR_RENAMEAT2 = 78, 217, 437, 316
+NR_FALLOCATE, NR_FADVISE64, NR_READAHEAD, NR_SYNC_FILE_RANGE = 285, 221, 187, 277
+NR_PREADV2, NR_PWRITEV2, NR_UTIMENSAT, NR_FACCESSAT2 = 327, 328, 280, 439
+NR_SPLICE, NR_TEE, NR_COPY_FILE_RANGE, NR_SENDFILE = 275, 276, 326, 40
+NR_INOTIFY_INIT1, NR_INOTIFY_ADD_WATCH, NR_INOTIFY_RM_WATCH = 294, 254, 255
+NR_FCHMODAT, NR_FCHOWNAT, NR_LINKAT, NR_MKNODAT, NR_SYNCFS, NR_LSEEK = 268, 260, 265, 259, 306, 8
+NR_SETXATTR, NR_LSETXATTR, NR_FSETXATTR, NR_GETXATTR, NR_LGETXATTR, NR_FGETXATTR = range(188, 194)
+NR_LISTXATTR, NR_LLISTXATTR, NR_FLISTXATTR, NR_REMOVEXATTR, NR_LREMOVEXATTR, NR_FREMOVEXATTR = range(194, 200)
