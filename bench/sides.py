@@ -1,4 +1,4 @@
-"""The sides that are compared: the host itself, an island (both doors), and gVisor's `runsc do` on the ptrace platform."""
+"""The sides compared: the host itself, an island (both doors), and gVisor's `runsc do` on the ptrace platform."""
 
 import os
 import shutil
