@@ -23,6 +23,7 @@ from enisle.kernel.mm import Mm
 from enisle.kernel.process import Process, Session
 from enisle.kernel.stdio import adopt_stdio
 from enisle.kernel.thread import Thread
+from enisle.kernel.timer_thread import TimerThread
 from enisle.machine import Halt, Machine
 
 SIGKILL = 9
@@ -79,6 +80,7 @@ class Kernel:
         self.lock = threading.RLock()
         self.clock = Clock.of(machine)
         self.futexes = FutexTable()
+        self.timer_thread = TimerThread(self.panic)
         self.hostname, self.domainname = self.config.hostname, b"(none)"
         self.boot_time = time.time()
         self.threads: dict[Pid, Thread] = {}
