@@ -65,7 +65,7 @@ STAT = Struct("<QQQIIIIQqqqqQqQqQ24x")
 """dev ino nlink mode uid gid pad rdev size blksize blocks atime atime_ns mtime mtime_ns ctime ctime_ns"""
 STAT_SIZE, STATFS_SIZE, STATX_SIZE = 144, 120, 256
 STATX = Struct("<IIQIIIHHQQQQqIiqIiqIiqIiIIIIQII")
-"""mask blksize attributes nlink uid gid mode pad ino size blocks attributes_mask, 4 (sec nsec pad), rdev, dev, mnt_id"""
+"""mask blksize attributes nlink uid gid mode pad ino size blocks attributes_mask, 4 x (sec nsec pad), rdev, dev, mnt"""
 STATFS = Struct("<qqQQQQQiiqqq32x")
 """type bsize blocks bfree bavail files ffree fsid[2] namelen frsize flags spare[4]"""
 PROC_SUPER_MAGIC = 0x9FA0

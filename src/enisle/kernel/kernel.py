@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from errno import EAGAIN
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
 from enisle.kernel.handlers import load_handlers
 from enisle.kernel.mm import Mm
+from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.process import Process, Session
 from enisle.kernel.stdio import adopt_stdio
 from enisle.kernel.thread import Thread
@@ -39,6 +40,8 @@ class KernelConfig(NamedTuple):
     processors: int = 1
     uid: int = 0
     gid: int = 0
+    host_proc: int = -1
+    """An O_PATH descriptor of the host's /proc/self from before the pivot; -1: there was none, /proc is the host's."""
     trace: Callable[[str], None] | None = None
     timing: bool = False
     """Measure the time spent in the guest (two clock reads per exit)."""
@@ -80,6 +83,8 @@ class Kernel:
         self.lock = threading.RLock()
         self.clock = Clock.of(machine)
         self.futexes = FutexTable()
+        self.synthetic: Mapping[bytes, SyntheticNode] | None = None
+        """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""
         self.timer_thread = TimerThread(self.panic)
         self.hostname, self.domainname = self.config.hostname, b"(none)"
         self.boot_time = time.time()

@@ -48,7 +48,7 @@ class InheritedFile(OpenFile):
 
 def adopt_stdio(process: "Process", files: FdTable, stdio: tuple[int, int, int]) -> None:
     """Install the guest's descriptors 0, 1 and 2; one that is closed at the caller is closed in the guest."""
-    host_proc = getattr(process.kernel.config, "host_proc", -1)
+    host_proc = process.kernel.config.host_proc
     known: dict[tuple[int, int, int, int], OpenFile] = {}
     for number, host in enumerate(stdio):
         try:
