@@ -4,6 +4,7 @@ Alone owns /dev/kvm, Unicorn and the mapping of guest memory. Knows nothing of L
 an `Exit`. May import `abi` and `errors`.
 """
 
+from enisle.machine.exitless import CallSlot
 from enisle.machine.layout import SLOTS, USER_END, USER_START
 from enisle.machine.machine import Machine, MachineStatistics
 from enisle.machine.memory import GuestMemory, OutOfMemory
@@ -25,6 +26,7 @@ __all__ = [
     "USER_START",
     "AddressSpace",
     "BusError",
+    "CallSlot",
     "Exit",
     "GuestMemory",
     "Halt",

@@ -14,7 +14,7 @@ import signal
 import threading
 
 from enisle.abi import kvm
-from enisle.abi.types import Gpa, Hva
+from enisle.abi.types import PAGE, Gpa, Hva
 from enisle.abi.x86 import (
     GPR_COUNT,
     R11,
@@ -31,6 +31,8 @@ from enisle.abi.x86 import (
 )
 from enisle.errors import HostError
 from enisle.machine import layout, supervisor
+from enisle.machine.exitless import CallSlot
+from enisle.machine.pagetables import AddressSpace
 from enisle.machine.processor import BUS_ERROR, INTERRUPTED, SYSCALL, Exit, Halt, PageFault, ProcessorException
 
 KICK_SIGNAL = signal.SIGRTMIN + 4
@@ -124,8 +126,10 @@ class KvmProcessor:
         self._thread = 0
         self._sysret = False
         self._dirty = DIRTY_ALL
+        self._number = number
+        self.slot: CallSlot | None = None
         tss, self._frame = machine_supervisor.add_processor()
-        self._memory = machine_supervisor.memory
+        self._supervisor, self._memory = machine_supervisor, machine_supervisor.memory
         self._set_up(tss)
 
     def _set_up(self, tss: int) -> None:
@@ -185,6 +189,27 @@ class KvmProcessor:
         area = kvm.kvm_xsave.from_buffer_copy(image.ljust(4096, b"\0"))
         kvm.KVM_SET_XSAVE(self._fd, area)
 
+    def open_slot(self, space: AddressSpace) -> CallSlot | None:
+        """Bind this processor's call slot to `space` and send system calls through it. Raises OutOfMemory.
+
+        None as long as no trap has shown in which ring the stub would run.
+        """
+        ring = self._vm.syscall_ring
+        if ring is None:
+            return None
+        if self.slot is None:
+            self.slot = CallSlot(self._memory, self._number, ring, self._supervisor.exitless_stub(ring))
+        if not self.slot.is_bound:
+            self.slot.bind(space)
+            self._set_msrs({Msr.LSTAR: self.slot.address})
+        return self.slot
+
+    def close_slot(self) -> None:
+        """Send system calls through the exit door again."""
+        if self.slot and self.slot.is_bound:
+            self._set_msrs({Msr.LSTAR: layout.SYSCALL_STUB})
+            self.slot.unbind()
+
     def close(self) -> None:
         del self._sregs
         for view in (self.gpr, self._immediate, self._words, self._halves):
@@ -225,6 +250,8 @@ class KvmProcessor:
             if self._vm.syscall_ring is None:
                 self._measure_ring()
             self._sysret = self._vm.syscall_ring == 0
+            if self.slot and self.slot.holds(gpr[RIP]):
+                return SYSCALL if self.slot.settle(gpr) else INTERRUPTED
             gpr[RIP], gpr[RFLAGS] = gpr[RCX], gpr[R11]
             return SYSCALL
         if reason == kvm.KVM_EXIT_HLT:
@@ -239,13 +266,25 @@ class KvmProcessor:
     def _failed(self, error: OSError, epoch: int) -> Exit:
         self._dirty = DIRTY_ALL
         if error.errno == errno.EINTR:
-            self._immediate[0] = 0
-            self._sysret = False
-            return INTERRUPTED
+            return self._interrupted()
         if error.errno == errno.EFAULT:
             # A flush makes the host's mapping unusable for a moment: then just go on.
             return INTERRUPTED if epoch & 1 or self._memory.epoch != epoch else BUS_ERROR
         return Halt(f"KVM_RUN: {error.strerror}")
+
+    def _interrupted(self) -> Exit:
+        """Come back from a kick; a guest caught inside a stub is brought to where its program is."""
+        self._immediate[0] = 0
+        self._dirty = DIRTY_ALL
+        self._sysret = False
+        gpr = self.gpr
+        if self.slot and self.slot.holds(gpr[RIP]):
+            return SYSCALL if self.slot.settle(gpr) else INTERRUPTED
+        if layout.SYSCALL_STUB <= gpr[RIP] < layout.SYSCALL_STUB + PAGE:
+            entering = gpr[RIP] == layout.SYSCALL_STUB
+            gpr[RIP], gpr[RFLAGS] = gpr[RCX], gpr[R11]
+            return SYSCALL if entering else INTERRUPTED
+        return INTERRUPTED
 
     def _exception(self) -> Exit:
         """Turn the frame on the processor's stack into an exit, with the ring-3 registers in place."""
@@ -269,10 +308,7 @@ class KvmProcessor:
 
     def _unexpected(self, reason: int) -> Exit:
         if reason == kvm.KVM_EXIT_INTR:
-            self._immediate[0] = 0
-            self._dirty = DIRTY_ALL
-            self._sysret = False
-            return INTERRUPTED
+            return self._interrupted()
         detail = self._words[kvm.RUN_UNION // 8]
         return Halt(f"KVM exit {reason} (detail {detail:#x}) at {self.gpr[RIP]:#x}")
 

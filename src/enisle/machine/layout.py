@@ -2,7 +2,7 @@
 
 Guest-physical                                  Guest-virtual
   0                frames: single 4 KiB pages     0x0000_0000_0001_0000  user: programs, stacks, mappings
-  +span            chunks: 2 MiB pieces           0x0000_7fff_fff0_0000  user end; stub, call slots from here on
+  +span            chunks: 2 MiB pieces           0x0000_7fff_f000_0000  user end; stub, call slots from here on
   +2 span          window: host files             0xffff_8000_0000_0000  supervisor: GDT IDT TSS stubs stacks
 `span` is the memory limit rounded up to an extent; address space is not memory: frames are what is charged.
 """
@@ -19,14 +19,14 @@ WINDOW = 64 << 30
 """Room for host mappings (files, shared memory), bytes."""
 
 USER_START = 0x1_0000
-USER_END = 0x7FFF_FFF0_0000
+USER_END = 0x7FFF_F000_0000
 """First address after the user part. Far below the canonical hole, so that no SYSCALL can end in a non-canonical RIP
 (Intel's SYSRET faults in ring 0 there)."""
 
-SYSCALL_STUB = 0x7FFF_FFF7_0000
+SYSCALL_STUB = 0x7FFF_F000_0000
 """The one page of ours that ring 3 may execute: a software KVM enters LSTAR without leaving ring 3, and has no room
 for a guest in the upper half."""
-SLOTS = 0x7FFF_FFF8_0000
+SLOTS = 0x7FFF_F100_0000
 """Call slots and their stubs, one page each per processor of the process; part of no VMA."""
 SLOT_STRIDE = 2 * PAGE
 SLOTS_END = 0x7FFF_FFFF_0000

@@ -5,9 +5,13 @@ the ring-3 state of the guest: RIP after the instruction for a system call, at t
 A processor is used by one host thread at a time; only `kick()` may be called by others.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from enisle.abi.types import Gpa, Gva
+
+if TYPE_CHECKING:
+    from enisle.machine.exitless import CallSlot
+    from enisle.machine.pagetables import AddressSpace
 
 
 class Exit:
@@ -106,6 +110,14 @@ class Processor(Protocol):
 
     def run(self) -> Exit:
         """Run the guest until it needs its kernel."""
+        ...
+
+    def open_slot(self, space: "AddressSpace") -> "CallSlot | None":
+        """Send system calls of `space` through the exit-less door from now on; None when there is no such door."""
+        ...
+
+    def close_slot(self) -> None:
+        """Send system calls through the exit door again."""
         ...
 
     def kick(self) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.abi.x86 import VECTORS_WITH_ERROR_CODE, Pte, Vector
 from enisle.machine import layout
+from enisle.machine.exitless import build_stub
 from enisle.machine.memory import GuestMemory
 from enisle.machine.pagetables import AddressSpace, PageTableOps
 
@@ -78,6 +79,7 @@ class Supervisor:
         self.memory, self._ops = memory, ops
         self._space = AddressSpace(memory, ops)
         self._processors = 0
+        self._exitless: Gpa | None = None
         stubs = b"".join(exception_stub(vector).ljust(16, b"\xf4") for vector in range(32))
         gates = b"".join(
             _gate(layout.EXCEPTION_STUBS + 16 * vector, 3 if vector in (Vector.BP, Vector.OF) else 0)
@@ -93,6 +95,13 @@ class Supervisor:
         """Index and entry of the PML4 that every address space shares."""
         self._stub = memory.allocate_frame()
         memory.write(self._stub, OUT_SYSCALL + SYSRET)
+
+    def exitless_stub(self, ring: int) -> Gpa:
+        """Return the frame with the stub of the exit-less door, made at first use."""
+        if self._exitless is None:
+            self._exitless = self.memory.allocate_frame()
+            self.memory.write(self._exitless, build_stub(ring)[0])
+        return self._exitless
 
     def new_address_space(self) -> AddressSpace:
         """Return an empty space with the supervisor's half and the system-call stub. Raises OutOfMemory."""
