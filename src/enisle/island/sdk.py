@@ -68,9 +68,9 @@ class Pending:
 
     def settle(self, answer: Message, descriptors: list[int]) -> None:
         self.answer, self.descriptors = answer, descriptors
-        self.answered.set()
         if self.wake >= 0:
             os.eventfd_write(self.wake, 1)
+        self.answered.set()  # last: who sees it may close `wake`
 
 
 class Island:
