@@ -43,6 +43,8 @@ class KernelConfig(NamedTuple):
     host_proc: int = -1
     """An O_PATH descriptor of the host's /proc/self from before the pivot; -1: there was none, /proc is the host's."""
     trace: Callable[[str], None] | None = None
+    report: Callable[[str], None] | None = None
+    """Told what the owner should know: a process killed for want of memory."""
     timing: bool = False
     """Measure the time spent in the guest (two clock reads per exit)."""
 
@@ -91,6 +93,7 @@ class Kernel:
         self.threads: dict[Pid, Thread] = {}
         self.processes_by_pid: dict[Pid, Process] = {}
         self.failure: BaseException | None = None
+        self.messages: list[str] = []
         self._next_pid = 1
         self._started = self._syscalls = self._faults = self._guest_ns = 0
         self._unknown: Counter[int] = Counter()
@@ -235,6 +238,12 @@ class Kernel:
 
     def count_unknown(self, number: int) -> None:
         self._unknown[number] += 1
+
+    def report(self, text: str) -> None:
+        """Say something to the island's owner (what Linux would print to its log)."""
+        self.messages.append(text)
+        if self.config.report:
+            self.config.report(text)
 
     def halted(self, thread: Thread, halt: Halt) -> None:
         """The machine under `thread` cannot go on: the island ends."""

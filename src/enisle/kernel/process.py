@@ -52,6 +52,8 @@ class Process:
         self.zombie = False
         self.stopped = 0
         """The signal that stopped the group, or 0."""
+        self.stopping = False
+        """Threads are still on their way into the stop."""
         self.wait_event: int | None = None
         """A stop (signal << 8 | 0x7F) or continue (0xFFFF) the parent has not waited for."""
         self.has_execed = False
@@ -99,6 +101,7 @@ class Process:
         with self.kernel.lock:
             self.self_time_ns += thread.guest_ns
             del self.threads[thread.tid]
+            signals.thread_gone(thread)
             last = not self.threads
             if not last and len(self.threads) == 1:
                 next(iter(self.threads.values())).notify()  # an execve may wait for its siblings' end

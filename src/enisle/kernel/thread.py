@@ -46,10 +46,13 @@ class Thread:
         """The thread ends at its next look at `work` (exit_group, execve of a sibling)."""
         self.blocked = 0
         """Blocked signals as a mask: bit n-1 is signal n."""
+        self.real_blocked = 0
+        """What stays blocked for senders while sigtimedwait waits for it."""
         self.restore_mask: int | None = None
         """The mask to put back when a call that changed it for its wait is over (sigsuspend, ppoll …)."""
         self.pending = signals.PendingSignals()
         self.altstack = signals.AltStack()
+        self.last_trap = signals.Trap()
         self.original_rax = NO_SYSCALL
         """The number of the call being served, for restarts."""
         self.restart: signals.RestartBlock | None = None

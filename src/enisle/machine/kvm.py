@@ -45,6 +45,7 @@ MASKED_FLAGS = 0x47700  # SFMASK as Linux sets it: TF IF DF IOPL NT AC
 KVM_TSS_ADDRESS = 0xFFFB_D000
 FP_USER_CR0 = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.PG
 XCR0_X87_SSE = 3
+XSAVE_LEGACY_SIZE = 576
 
 
 def install_kick_handler() -> None:
@@ -77,6 +78,7 @@ class Vm:
         self.cpuid = kvm.kvm_cpuid2(nent=kvm.CPUID_ENTRIES)
         kvm.KVM_GET_SUPPORTED_CPUID(self._kvm, self.cpuid)
         self.xcr0 = self._supported_xcr0()
+        self.xsave_size = self._xsave_size()
         with contextlib.suppress(OSError):  # needed by VMX without unrestricted guest only
             kvm.KVM_SET_TSS_ADDR(self.fd, KVM_TSS_ADDRESS)
 
@@ -85,6 +87,15 @@ class Vm:
             if entry.function == 0xD and entry.index == 0:
                 return entry.eax | entry.edx << 32
         return XCR0_X87_SSE
+
+    def _xsave_size(self) -> int:
+        """Return where the last enabled component of a standard-format area ends (SDM 1 13.4.3)."""
+        ends = [
+            entry.ebx + entry.eax
+            for entry in self.cpuid.entries[: self.cpuid.nent]
+            if entry.function == 0xD and entry.index >= 2 and self.xcr0 >> entry.index & 1
+        ]
+        return max([XSAVE_LEGACY_SIZE, *ends])
 
     def add_extent(self, gpa: Gpa, hva: Hva, size: int) -> None:
         """Let the guest's physical range [gpa, gpa + size) be the host's memory at `hva`."""
