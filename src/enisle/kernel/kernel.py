@@ -15,13 +15,14 @@ from typing import NamedTuple
 from enisle.abi.types import Pid
 from enisle.errors import GuestError, LinuxError
 from enisle.kernel import loader, signals
-from enisle.kernel.clock import Clock
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
 from enisle.kernel.handlers import load_handlers
 from enisle.kernel.mm import Mm
 from enisle.kernel.paths import SyntheticNode
+from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
+from enisle.kernel.shared_pages import Vdso
 from enisle.kernel.stdio import adopt_stdio
 from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
@@ -83,7 +84,8 @@ class Kernel:
         self.machine, self.config = machine, config or KernelConfig()
         self.trace, self.timing = self.config.trace, self.config.timing
         self.lock = threading.RLock()
-        self.clock = Clock.of(machine)
+        self.vdso: Vdso | None = None
+        self.poller = Poller(self)
         self.futexes = FutexTable()
         self.synthetic: Mapping[bytes, SyntheticNode] | None = None
         """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""

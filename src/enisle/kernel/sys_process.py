@@ -223,8 +223,9 @@ def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd
     except BaseException:
         mm.release()
         raise
-    old, thread.mm = thread.mm, mm
     process = thread.process
+    thread.kernel.poller.forget(thread)
+    old, thread.mm = thread.mm, mm
     thread.processor.enter(mm.space.root)
     process.finish_vfork(thread)
     old.release()

@@ -70,7 +70,7 @@ def traced_call(thread: "Thread", number: int, entry: Entry | None) -> int:
         sink(f"{text} = -1 ENOSYS (unknown)")
         return -38
     try:
-        result = thread.guarded(entry.call)
+        result = thread.guarded(entry.call, thread.gpr)
     except KeepRegisters:
         sink(f"{text} = 0")
         raise

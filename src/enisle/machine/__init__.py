@@ -4,6 +4,8 @@ Alone owns /dev/kvm, Unicorn and the mapping of guest memory. Knows nothing of L
 an `Exit`. May import `abi` and `errors`.
 """
 
+from typing import TYPE_CHECKING
+
 from enisle.machine.exitless import CallSlot
 from enisle.machine.layout import SLOTS, USER_END, USER_START
 from enisle.machine.machine import Machine, MachineStatistics
@@ -17,6 +19,7 @@ from enisle.machine.processor import (
     PageFault,
     Processor,
     ProcessorException,
+    Registers,
     Syscall,
 )
 
@@ -37,6 +40,18 @@ __all__ = [
     "PageFault",
     "Processor",
     "ProcessorException",
+    "Registers",
     "Syscall",
     "leaf_flags",
+    "probe",
 ]
+
+if TYPE_CHECKING:
+    from enisle.machine.findings import Findings
+
+
+def probe() -> "Findings":
+    """Measure what this host's processors do; see `findings.Findings`."""
+    from enisle.machine import findings  # rarely wanted: keep it out of every start
+
+    return findings.measure()

@@ -27,6 +27,14 @@ class MachineStatistics(NamedTuple):
     flushes: int
 
 
+class KvmFacts(NamedTuple):
+    """What a KVM machine has learnt of its host."""
+
+    syscall_ring: int | None
+    xcr0: int
+    max_processors: int
+
+
 class Machine:
     """Virtual hardware. `backend` is "auto", "kvm" or "emulated"; `memory_limit` is in bytes."""
 
@@ -72,6 +80,16 @@ class Machine:
         install_kick_handler()
         return vm
 
+    @property
+    def xfeatures(self) -> int:
+        """XCR0 of the guest: the components of its XSAVE area (SDM 1 13.1)."""
+        return self._vm.xcr0
+
+    @property
+    def xsave_size(self) -> int:
+        """Bytes of the guest's standard-format XSAVE area."""
+        return self._vm.xsave_size
+
     def new_address_space(self) -> AddressSpace:
         """Return an empty address space that shares the supervisor's half. Raises OutOfMemory."""
         return self.supervisor.new_address_space()
@@ -114,6 +132,10 @@ class Machine:
             self.page_tables.tables,
             memory.flushes,
         )
+
+    def kvm_facts(self) -> KvmFacts:
+        """Requires: the backend is KVM."""
+        return KvmFacts(self._vm.syscall_ring, self._vm.xcr0, self._vm.max_processors)
 
     def close(self) -> None:
         """Give everything back to the host. No processor may run."""
