@@ -1,6 +1,7 @@
 """Every conformance test runs once for each setting: the exit-less door open, closed, and the emulated processor.
 
 A test takes the fixture `run_both`. On the emulated processor, tens of times slower, only tests marked `emulated` run.
+`emulated(alone=True)` picks a few cases of a test that runs all of them on KVM.
 """
 
 import shutil
@@ -26,8 +27,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(KVM, id="kvm", marks=pytest.mark.kvm),
         pytest.param(KVM_EXIT_DOOR, id="kvm-exit-door", marks=pytest.mark.kvm),
     ]
-    if metafunc.definition.get_closest_marker("emulated"):
-        settings.append(pytest.param(EMULATED, id="emulated"))
+    mark = metafunc.definition.get_closest_marker("emulated")
+    if mark:
+        settings = [*([] if mark.kwargs.get("alone") else settings), pytest.param(EMULATED, id="emulated")]
     metafunc.parametrize("setting", settings, scope="session")
 
 

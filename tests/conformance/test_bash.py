@@ -39,11 +39,9 @@ def test_a_bash_script_behaves_as_on_linux(title: str, run_both: Runner) -> None
     run_both(["bash", "-c", SCRIPTS[title]])
 
 
-@pytest.mark.emulated
+@pytest.mark.emulated(alone=True)
 @pytest.mark.parametrize(
     "title", ["pipelines", "here-documents", "arrays", "process substitution", "jobs", "traps", "deaths"]
 )
-def test_a_bash_script_behaves_as_on_linux_on_every_processor(title: str, run_both: Runner) -> None:
-    if run_both.setting.processor != "emulated":
-        pytest.skip("run with the other scripts")
+def test_a_bash_script_behaves_as_on_linux_on_the_emulated_processor(title: str, run_both: Runner) -> None:
     run_both(["bash", "-c", SCRIPTS[title]])

@@ -32,11 +32,9 @@ def test_python_behaves_as_on_linux(name: str, run_both: Runner) -> None:
     assert island.status == 0, island.stderr.decode()
 
 
-@pytest.mark.emulated
+@pytest.mark.emulated(alone=True)
 @pytest.mark.parametrize("name", ["mmap", "threads"])
-def test_python_behaves_as_on_linux_on_every_processor(name: str, run_both: Runner) -> None:
-    if run_both.setting.processor != "emulated":
-        pytest.skip("run with the other programs")
+def test_python_behaves_as_on_linux_on_the_emulated_processor(name: str, run_both: Runner) -> None:
     program = (PROGRAMS / f"py_{name}.py").read_bytes()
     run_both([PYTHON, "-S", "-B", "program.py"], files={"program.py": program}, timeout=110)
 

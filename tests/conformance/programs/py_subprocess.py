@@ -65,7 +65,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 pid = os.fork()
 if not pid:
     os._exit(6)
-print(os.waitstatus_to_exitcode(os.wait4(pid, 0)[1]), os.popen("echo popen").read().strip())
+print(os.waitstatus_to_exitcode(os.wait4(pid, 0)[1]), subprocess.getoutput("echo popen"))
 try:
     os.wait()
 except ChildProcessError as error:
