@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import enisle.island.sdk as sdk
+import enisle.island.child as child
 from enisle import Island
 from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
 
@@ -22,7 +22,7 @@ FAKE = str(Path(__file__).parent.parent / "fake_island.py")
 
 @pytest.fixture(autouse=True)
 def fake_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk, "child_command", lambda: [sys.executable, FAKE])
+    monkeypatch.setattr(child, "child_command", lambda: [sys.executable, FAKE])
 
 
 @pytest.fixture
@@ -199,9 +199,9 @@ def test_a_closed_island_says_so_and_leaves_no_process() -> None:
 def test_an_island_dies_with_its_caller(tmp_path: Path) -> None:
     script = tmp_path / "caller.py"
     script.write_text(
-        "import os, sys\nimport enisle.island.sdk as sdk\n"
-        f"sdk.child_command = lambda: [sys.executable, {FAKE!r}]\n"
-        "island = sdk.Island(memory='256M', cwd='/')\nprint(island._child.pid, flush=True)\nos._exit(0)\n"
+        "import os, sys\nimport enisle.island.child as child, enisle.island.sdk as sdk\n"
+        f"child.child_command = lambda: [sys.executable, {FAKE!r}]\n"
+        "island = sdk.Island(memory='256M', cwd='/')\nprint(island.pid, flush=True)\nos._exit(0)\n"
     )
     pid = int(subprocess.run([sys.executable, script], capture_output=True, check=True).stdout)
     deadline = time.monotonic() + 5

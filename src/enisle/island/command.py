@@ -9,10 +9,9 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-if TYPE_CHECKING:
-    from enisle.island.sdk import Island
+from enisle.island.child import Child
 
 CHUNK = 1 << 16
 PIPE = -1
@@ -35,9 +34,9 @@ class RunningCommand:
     """A started command. Iterate over it for its output as it comes, or `collect` all of it."""
 
     def __init__(
-        self, island: "Island", argv: Sequence[str], env: Mapping[str, str], cwd: str | None, stdin: Stdin
+        self, child: Child, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, stdin: Stdin
     ) -> None:
-        self._island = island
+        self._child = child
         self._feed: memoryview | None = None
         self._timed_out = False
         self.stdin: IO[bytes] | None = None
@@ -48,8 +47,8 @@ class RunningCommand:
         self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         message = {"call": "start", "argv": list(argv), "env": dict(env), "cwd": cwd}
         try:
-            self._number: int = island.call(message, (theirs, their_stdout, their_stderr))["command"]
-            self._end = island.request({"call": "wait", "command": self._number}, wake=self._ended)
+            self._number: int = child.call(message, (theirs, their_stdout, their_stderr))["command"]
+            self._end = child.request({"call": "wait", "command": self._number}, wake=self._ended)
         except BaseException:
             self.close()
             raise
@@ -78,13 +77,13 @@ class RunningCommand:
         """Return the exit code once the command has ended. Raises TimeoutError, or GuestError with the island."""
         if not self._end.answered.wait(timeout):
             raise TimeoutError(f"the command still runs after {timeout} seconds")
-        status: int = self._island.answer_of(self._end)["status"]
+        status: int = self._end.result()["status"]
         return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
     def kill(self, signo: int = signal.SIGKILL) -> None:
         """Send a signal to the command's processes; nothing happens when it has ended."""
         if not self._end.answered.is_set():
-            self._island.call({"call": "kill", "command": self._number, "signal": int(signo)})
+            self._child.call({"call": "kill", "command": self._number, "signal": int(signo)})
 
     def collect(self, timeout: float | None = None) -> Result:
         """Read all output and return the result; kill the command after `timeout` seconds."""
@@ -92,7 +91,7 @@ class RunningCommand:
         for name, chunk in self._chunks(None if timeout is None else time.monotonic() + timeout):
             output[name] += chunk
         code = self.wait()
-        statistics = self._island.answer_of(self._end)["statistics"]
+        statistics = self._end.result()["statistics"]
         return Result(code, bytes(output["stdout"]), bytes(output["stderr"]), statistics, self._timed_out)
 
     # ---- output ----------------------------------------------------------------------------------------------------

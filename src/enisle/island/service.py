@@ -58,7 +58,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         error = cause  # our own kernel failed, not the guest
     if isinstance(error, EnisleError):
         parts = {"message": error.message, "why": error.why, "hint": error.hint, "exit_code": error.exit_code}
-        return {"kind": type(error).__name__, **parts, "report": report(error)}
+        return {"kind": type(error).__name__, **parts}
     if isinstance(error, OSError):
         return {"kind": "OSError", "errno": error.errno, "message": str(error), "filename": error.filename}
     return {"kind": "bug", "message": f"{type(error).__name__}: {error}", "report": report(error)}
