@@ -34,8 +34,17 @@ SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
 SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO, SA_EXPOSE_TAGBITS = 1, 2, 4, 0x800
 SA_RESTORER, SA_ONSTACK, SA_RESTART = 0x0400_0000, 0x0800_0000, 0x1000_0000
 SA_NODEFER, SA_RESETHAND = 0x4000_0000, 0x8000_0000
-SA_KNOWN = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_EXPOSE_TAGBITS | SA_RESTORER | SA_ONSTACK | SA_RESTART
-SA_KNOWN |= SA_NODEFER | SA_RESETHAND
+SA_KNOWN = (
+    SA_NOCLDSTOP
+    | SA_NOCLDWAIT
+    | SA_SIGINFO
+    | SA_EXPOSE_TAGBITS
+    | SA_RESTORER
+    | SA_ONSTACK
+    | SA_RESTART
+    | SA_NODEFER
+    | SA_RESETHAND
+)
 
 SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
 MINSIGSTKSZ = 2048
@@ -84,5 +93,5 @@ FP_XSTATE_MAGIC2_SIZE = 4
 
 SFD_CLOEXEC, SFD_NONBLOCK = 0o2000000, 0o4000
 SIGNALFD_SIGINFO = struct.Struct("<IiiIIiIIIIiiQQQQH2xiQI28x")
-"""signo errno code pid uid fd tid band overrun trapno status int ptr utime stime addr addr_lsb syscall call_addr arch."""
+"""signo errno code pid uid fd tid band overrun trapno status int ptr utime stime addr addr_lsb syscall …"""
 assert SIGNALFD_SIGINFO.size == 128

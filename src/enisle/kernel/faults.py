@@ -15,8 +15,13 @@ from enisle.machine import USER_END, PageFault, ProcessorException
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
 
-FLOATING_POINT = ((0x01, s.FPE_FLTINV), (0x04, s.FPE_FLTDIV), (0x08, s.FPE_FLTOVF), (0x12, s.FPE_FLTUND))
-FLOATING_POINT += ((0x20, s.FPE_FLTRES),)
+FLOATING_POINT = (
+    (0x01, s.FPE_FLTINV),
+    (0x04, s.FPE_FLTDIV),
+    (0x08, s.FPE_FLTOVF),
+    (0x12, s.FPE_FLTUND),
+    (0x20, s.FPE_FLTRES),
+)
 """Exception flags of the FPU, in Linux's order, and their si_code (fpu__exception_code)."""
 
 

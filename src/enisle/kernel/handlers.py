@@ -6,6 +6,9 @@ MODULES = (
     "sys_process",
     "sys_memory",
     "sys_wait",
+    "sys_signal",
+    "sys_kill",
+    "signalfd",
 )
 
 

@@ -16,6 +16,7 @@ class ResourceLimits:
         self.pairs = [(RLIM_INFINITY, RLIM_INFINITY)] * RLIMITS
         self.pairs[RLIMIT_STACK] = (8 << 20, RLIM_INFINITY)
         self.pairs[RLIMIT_CORE] = (0, 0)
+        self.pairs[RLIMIT_SIGPENDING] = (16_384, 16_384)
         self.pairs[RLIMIT_NOFILE] = (1024, 1 << 20)
         self.pairs[RLIMIT_MEMLOCK] = (8 << 20, 8 << 20)
         self.pairs[RLIMIT_MSGQUEUE] = (819_200, 819_200)

@@ -50,7 +50,16 @@ HEADER = slice(s.FXSAVE_SIZE, s.FXSAVE_SIZE + s.XSAVE_HEADER_SIZE)
 UC_FLAGS = s.UC_FP_XSTATE | s.UC_SIGCONTEXT_SS | s.UC_STRICT_RESTORE_SS
 CLEARED = int(Rflags.DF | Rflags.RF | Rflags.TF)
 RESTORED = int(
-    Rflags.AC | Rflags.OF | Rflags.DF | Rflags.TF | Rflags.SF | Rflags.ZF | Rflags.AF | Rflags.PF | Rflags.CF | Rflags.RF
+    Rflags.AC
+    | Rflags.OF
+    | Rflags.DF
+    | Rflags.TF
+    | Rflags.SF
+    | Rflags.ZF
+    | Rflags.AF
+    | Rflags.PF
+    | Rflags.CF
+    | Rflags.RF
 )
 """What rt_sigreturn lets a program set (FIX_EFLAGS)."""
 

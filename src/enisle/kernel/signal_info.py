@@ -16,7 +16,7 @@ class SignalTimer(Protocol):
 class SigInfo:
     """One siginfo_t. `fields` is the union from its 16th byte on.
 
-    `timer`: the signal belongs to a timer, which sends the same object again and again; `queued` tells whether it waits.
+    `timer`: the signal belongs to a timer, which sends the same object each time; `queued` tells whether it waits.
     """
 
     __slots__ = ("code", "errno", "fields", "queued", "signo", "timer")
