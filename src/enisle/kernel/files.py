@@ -83,6 +83,9 @@ class OpenFile:
     def pwritev(self, thread: "Thread", buffers: Sequence[memoryview], offset: int) -> int:
         return os.pwritev(self.fd, buffers, offset)
 
+    def seek(self, offset: int, whence: int) -> int:
+        return os.lseek(self.fd, offset, whence)
+
     def block(self, thread: "Thread", events: int) -> None:
         """Wait until the file may be ready, or raise EAGAIN for a guest that does not want to wait."""
         if not self.waits or self.flags & os.O_NONBLOCK:

@@ -9,6 +9,9 @@ MODULES = (
     "sys_signal",
     "sys_kill",
     "signalfd",
+    "sys_open",
+    "sys_io",
+    "pipes",
 )
 
 
