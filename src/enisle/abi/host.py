@@ -44,6 +44,15 @@ def system_call(number: int, name: str, *arguments: Any) -> Callable[..., int]:
     return call
 
 
+def load_library(name: str) -> bool:
+    """Load a shared library for good; whether there is one of that name."""
+    try:
+        CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 # namespaces(7)
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000

@@ -6,11 +6,12 @@ guest's code in our process. `seal` makes any such attempt fail and be remembere
 
 import sys
 from collections.abc import Sequence
-from ctypes import CDLL
 from importlib import import_module
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from types import ModuleType, TracebackType
 from typing import Any
+
+from enisle.abi import host
 
 LATE = (
     "encodings.ascii",
@@ -37,10 +38,7 @@ def preload() -> None:
     """Import what is needed late. Requires: not pivoted yet."""
     for name in (*LATE, "enisle.kernel", "enisle.machine"):
         import_module(name)
-    try:
-        CDLL("libgcc_s.so.1")  # pthread_exit(3) of glibc loads it by name when a thread ends early
-    except OSError:
-        return  # not a glibc that needs it
+    host.load_library("libgcc_s.so.1")  # pthread_exit(3) of glibc loads it by name when a thread ends early
 
 
 class _Closed:

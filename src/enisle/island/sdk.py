@@ -9,9 +9,10 @@ One child process per island; it may crash, the caller does not. Every method ma
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from enisle.island.child import Child
 from enisle.island.command import Result, RunningCommand, Stdin
@@ -26,9 +27,6 @@ from enisle.island.configuration import (
 from enisle.island.files import Files, Listing
 
 __all__ = ["Files", "GuestProcess", "Island", "Listing", "Result", "RunningCommand"]
-
-
-T = TypeVar("T")
 
 
 class GuestProcess(NamedTuple):
@@ -107,7 +105,9 @@ class Island:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await in_thread(self.close)
+        import asyncio
+
+        await asyncio.to_thread(self.close)
 
     # ---- commands --------------------------------------------------------------------------------------------------
 
@@ -151,14 +151,24 @@ class Island:
         """Run a command from a coroutine; cancelling it kills the command."""
         import asyncio
 
-        command = await in_thread(lambda: self.start(argv, env=env, cwd=cwd, stdin=stdin))
+        started: list[RunningCommand] = []
+        unwanted = threading.Event()
+
+        def work() -> Result:
+            with self.start(argv, env=env, cwd=cwd, stdin=stdin) as command:
+                started.append(command)
+                return command.collect(0 if unwanted.is_set() else timeout)
+
+        working = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            return await in_thread(lambda: command.collect(timeout))
+            return await asyncio.shield(working)
         except asyncio.CancelledError:
-            command.kill()
+            # The thread owns the command and closes it; it must only be made to end.
+            unwanted.set()
+            for command in started:
+                await asyncio.to_thread(command.kill)
+            await asyncio.wait([working])
             raise
-        finally:
-            command.close()
 
     def processes(self) -> list[GuestProcess]:
         """Return the processes there are, of all commands."""
@@ -171,10 +181,3 @@ class Island:
     def statistics(self) -> dict[str, Any]:
         """Return the island's counters since it was made."""
         return self._child.call({"call": "statistics"})
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking call without holding up the event loop."""
-    import asyncio
-
-    return await asyncio.to_thread(function)
