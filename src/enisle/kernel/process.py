@@ -41,8 +41,8 @@ class Process:
         self.pgid: Pid = parent.pgid if parent else pid
         self.handlers = signals.SignalHandlers()
         self.pending = signals.PendingSignals()
-        self.credentials = parent.credentials.clone() if parent else Credentials()
-        self.limits = parent.limits.clone() if parent else ResourceLimits()
+        self.credentials: Credentials = parent.credentials.clone() if parent else Credentials()
+        self.limits: ResourceLimits = parent.limits.clone() if parent else ResourceLimits()
         self.exit_signal = SIGCHLD
         self.exe = b""
         self.started = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -89,6 +89,7 @@ class Process:
 
     def thread_gone(self, thread: "Thread") -> None:
         """Clean up after a thread's last instruction. Runs on its own host thread."""
+        self.kernel.poller.forget(thread)
         futex.exit_robust_list(thread)
         if thread.clear_child_tid and thread.mm.users > 1:
             futex.clear_child_tid(thread)
