@@ -55,7 +55,8 @@ class Machine:
         self._vm: Any = self._open(backend)
         self.backend = "kvm" if self.fallback_reason == "" and backend != "emulated" else "emulated"
         self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
-        self.page_tables = PlainPageTables(self.memory)
+        kvm = self.backend == "kvm"
+        self.page_tables = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
         self.supervisor = Supervisor(self.memory, self.page_tables)
         self._lock = threading.Lock()
         self._idle: list[Processor] = []

@@ -11,6 +11,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Callable
+from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Hva
 from enisle.errors import HostError
@@ -39,6 +40,14 @@ class OutOfMemory(Exception):
     """The island's memory limit is reached."""
 
 
+class MemoryWatcher(Protocol):
+    """Whoever keeps translations in software and must be told what hardware would notice; frames are 4 KiB."""
+
+    def stale(self) -> None: ...
+    def freed(self, frame: int, count: int) -> None: ...
+    def written(self, frame: int, count: int) -> None: ...
+
+
 class GuestMemory:
     """The machine's memory. `limit` bounds the frames handed out, in bytes; `kind` is "anonymous" or "shared"."""
 
@@ -51,6 +60,7 @@ class GuestMemory:
         self.epoch = 0
         """Odd while a flush is under way; a fault of the host during one is spurious and is retried."""
         self.flushes = 0
+        self.watcher: MemoryWatcher | None = None
         self._chunks_start, self._window_start, self.size = span, 2 * span, 2 * span + WINDOW
         self._add_extent = add_extent
         self._reserve(span)
@@ -220,6 +230,9 @@ class GuestMemory:
 
     def _free(self, frame: int, count: int) -> None:
         gpa = Gpa(frame << PAGE_SHIFT)
+        if self.watcher:
+            self.watcher.stale()
+            self.watcher.freed(frame, count)
         if gpa >= self._window_start:
             self._place(
                 gpa, count << PAGE_SHIFT, READ_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
@@ -254,6 +267,9 @@ class GuestMemory:
         until the host's own mapping of the page changes (mmu notifier). Needed after downgrades only.
         """
         self.flushes += 1
+        if self.watcher:
+            self.watcher.stale()
+            return
         if self.kind == "shared" and gpa < self._window_start:
             self._map.madvise(mmap.MADV_DONTNEED, gpa, count << PAGE_SHIFT)
             return
@@ -276,6 +292,8 @@ class GuestMemory:
 
     def write(self, gpa: Gpa, content: bytes | memoryview) -> None:
         """Store `content`. Raises OSError where the host cannot back the page."""
+        if self.watcher:
+            self._tell_written(gpa, len(content))
         if gpa < self._window_start:
             self._view[gpa : gpa + len(content)] = content
         else:
@@ -283,4 +301,11 @@ class GuestMemory:
 
     def pin(self, gpa: Gpa, size: int) -> memoryview:
         """Return a view for one host call's iovec. It must not outlive the call."""
+        if self.watcher:
+            self._tell_written(gpa, size)
         return self._view[gpa : gpa + size]
+
+    def _tell_written(self, gpa: Gpa, size: int) -> None:
+        assert self.watcher
+        frame = gpa >> PAGE_SHIFT
+        self.watcher.written(frame, ((gpa + size - 1) >> PAGE_SHIFT) - frame + 1)
