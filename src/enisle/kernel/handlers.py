@@ -12,6 +12,8 @@ MODULES = (
     "sys_open",
     "sys_io",
     "pipes",
+    "sys_stat",
+    "sys_dirs",
 )
 
 

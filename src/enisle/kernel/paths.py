@@ -40,10 +40,19 @@ class SyntheticNode:
     rdev = 0
     parent: "SyntheticNode | None" = None
     """What `..` means; None at the root of a tree: the host directory it is in."""
+    name = b""
+    """Its name in `parent`; of directories at least, for getcwd(2)."""
 
     def owner(self) -> tuple[int, int]:
         """Return uid and gid."""
         return 0, 0
+
+    def path(self, thread: "Thread") -> bytes:
+        """Return its absolute path."""
+        if self.parent:
+            return self.parent.path(thread) + b"/" + self.name
+        trees = thread.kernel.synthetic or {}
+        return next((place for place, root in trees.items() if root is self), b"/")
 
     def lookup(self, thread: "Thread", name: bytes) -> "SyntheticNode":
         """Return the child `name` of a directory. Raises ENOENT."""
