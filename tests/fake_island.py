@@ -187,9 +187,13 @@ def install() -> None:
     """Put the fakes where the island room looks for machine and kernel."""
     for name, contents in (
         ("enisle.machine", {"Machine": Machine}),
-        ("enisle.kernel", {"Kernel": Kernel, "KernelConfig": KernelConfig, "Process": Process}),
+        (
+            "enisle.kernel",
+            {"load_handlers": lambda: None, "Kernel": Kernel, "KernelConfig": KernelConfig, "Process": Process},
+        ),
     ):
         module = ModuleType(name)
+        module.__path__ = [os.devnull + "/none"] if name == "enisle.machine" else [os.path.dirname(__file__) + "/unit"]
         module.__dict__.update(contents)
         sys.modules[name] = module
 

@@ -4,6 +4,7 @@ After the pivot a module path leads into the island, where the guest can write: 
 guest's code in our process. `seal` makes any such attempt fail and be remembered. Owned by the main thread.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from types import ModuleType, TracebackType
 from typing import Any
 
+from enisle import kernel
 from enisle.abi import host
 
 LATE = (
@@ -36,8 +38,13 @@ refused: list[str] = []
 
 def preload() -> None:
     """Import what is needed late. Requires: not pivoted yet."""
-    for name in (*LATE, "enisle.kernel", "enisle.machine"):
+    for name in LATE:
         import_module(name)
+    kernel.load_handlers()
+    # Our kernel imports some of its modules where they are used, to break cycles; none may be missing then.
+    for name in sorted(os.listdir(kernel.__path__[0])):
+        if name.endswith(".py"):
+            import_module(f"{kernel.__name__}.{name[:-3]}")
     host.load_library("libgcc_s.so.1")  # pthread_exit(3) of glibc loads it by name when a thread ends early
 
 

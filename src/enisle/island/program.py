@@ -5,7 +5,7 @@ Looks through the island's root only: runs in the island process.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from errno import E2BIG, EACCES, EISDIR, ELIBBAD, ELOOP, ENOENT, ENOEXEC, ENOMEM, ENOTDIR
+from errno import E2BIG, EACCES, EIO, EISDIR, ELIBBAD, ELOOP, ENOENT, ENOEXEC, ENOMEM, ENOTDIR
 from typing import TypeVar
 
 from enisle.errors import EnisleError, InvalidRequest, LinuxError, NotFound
@@ -38,12 +38,13 @@ def start_program(argv: Sequence[str], environment: Mapping[str, str], start: Ca
     for path in _candidates(argv[0], environment):
         try:
             return start(os.fsencode(path))
-        except LinuxError as error:
-            if error.errno not in (ENOENT, ENOTDIR, EACCES):
-                raise explain(path, error.errno) from error
+        except (LinuxError, OSError) as error:
+            errno = error.errno or EIO
+            if errno not in (ENOENT, ENOTDIR, EACCES):
+                raise explain(path, errno) from error
             # execvp(3): a file that is there but may not be executed is remembered, and the search goes on.
-            if failed is None or (failed[1] != EACCES and (error.errno == EACCES or os.path.lexists(path))):
-                failed = (path, error.errno)
+            if failed is None or (failed[1] != EACCES and (errno == EACCES or os.path.lexists(path))):
+                failed = (path, errno)
     if failed is None or (failed[1] != EACCES and not os.path.lexists(failed[0])):
         raise _not_found(argv[0], environment)
     raise explain(*failed)

@@ -5,8 +5,19 @@ to guests. Knows no island: namespaces, limits of the host process and the root 
 May import `machine`, `abi` and `errors`.
 """
 
+from enisle.kernel.handlers import load_handlers
 from enisle.kernel.kernel import Kernel, KernelConfig, KernelStatistics, ProcessRecord
 from enisle.kernel.process import Process
 from enisle.kernel.table import TABLE, Entry, Support
 
-__all__ = ["TABLE", "Entry", "Kernel", "KernelConfig", "KernelStatistics", "Process", "ProcessRecord", "Support"]
+__all__ = [
+    "TABLE",
+    "Entry",
+    "Kernel",
+    "KernelConfig",
+    "KernelStatistics",
+    "Process",
+    "ProcessRecord",
+    "Support",
+    "load_handlers",
+]
