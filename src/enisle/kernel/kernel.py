@@ -15,6 +15,7 @@ from typing import NamedTuple
 from enisle.abi.types import Pid
 from enisle.errors import GuestError, LinuxError
 from enisle.kernel import loader, signals
+from enisle.kernel.clock import Clock
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
 from enisle.kernel.handlers import load_handlers
@@ -84,6 +85,7 @@ class Kernel:
         self.machine, self.config = machine, config or KernelConfig()
         self.trace, self.timing = self.config.trace, self.config.timing
         self.lock = threading.RLock()
+        self.clock = Clock()
         self.vdso: Vdso | None = None
         self.poller = Poller(self)
         self.futexes = FutexTable()
