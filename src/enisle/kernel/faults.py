@@ -3,12 +3,14 @@
 Runs on the faulting thread; RIP is as the processor left it.
 """
 
+import os
 import struct
 from typing import TYPE_CHECKING
 
 from enisle.abi import linux_signal as s
+from enisle.abi.types import PAGE, page_down
 from enisle.abi.x86 import RFLAGS, RIP, PageFaultError, Rflags, Vector
-from enisle.kernel import signals
+from enisle.kernel import operand, signals
 from enisle.kernel.mm import OUT_OF_MEMORY
 from enisle.machine import USER_END, PageFault, ProcessorException
 
@@ -23,6 +25,7 @@ FLOATING_POINT = (
     (0x20, s.FPE_FLTRES),
 )
 """Exception flags of the FPU, in Linux's order, and their si_code (fpu__exception_code)."""
+LONGEST_ACCESS = 64
 
 
 def page_fault(thread: "Thread", fault: PageFault) -> None:
@@ -96,5 +99,27 @@ def floating_point_code(xsave: bytes, simd: bool) -> int:
 
 
 def bus_error(thread: "Thread") -> None:
-    """A mapped page that the host cannot back: SIGBUS (a file mapping beyond the end of its file)."""
-    signals.force_signal(thread, signals.fault_info(s.SIGBUS, s.BUS_ADRERR, thread.gpr[RIP]))
+    """Send SIGBUS for a mapped page that the host cannot back: a file mapping beyond the end of its file."""
+    address = missing_page(thread)
+    thread.last_trap = signals.Trap(Vector.PF, int(PageFaultError.USER), address)
+    signals.force_signal(thread, signals.fault_info(s.SIGBUS, s.BUS_ADRERR, address))
+
+
+def missing_page(thread: "Thread") -> int:
+    """Return the address the instruction at RIP found no page at."""
+    touched = list(operand.addresses(thread))
+    for address in touched:
+        if is_beyond_file(thread, address):
+            return address
+        following = page_down(address) + PAGE
+        if following - address < LONGEST_ACCESS and is_beyond_file(thread, following):
+            return following
+    return touched[1]
+
+
+def is_beyond_file(thread: "Thread", address: int) -> bool:
+    """Return whether the address is in a page that the mapped file does not reach."""
+    vma = thread.mm.vmas.find(address)
+    if vma is None or vma.backing is None:
+        return False
+    return vma.offset + page_down(address) - vma.start >= os.fstat(vma.backing.fd).st_size

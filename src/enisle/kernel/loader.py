@@ -38,6 +38,8 @@ LONGEST_ARGUMENT = 32 * PAGE
 COMM_LENGTH = 15
 PIE_BASE = 0x5555_5555_4000
 CLOCK_TICKS = 100
+SIGNAL_FRAME_REST = 944
+"""Bytes of the largest signal frame beyond its XSAVE area (get_sigframe_size of Linux)."""
 
 
 class Program(NamedTuple):
@@ -184,7 +186,7 @@ def build_stack(mm: Mm, top: int, program: tuple[bytes, list[bytes], list[bytes]
         Auxv.HWCAP: hwcap(),
         Auxv.HWCAP2: 0,  # no FSGSBASE: see machine.kvm
         Auxv.EXECFN: pointers[-1],
-        Auxv.MINSIGSTKSZ: 4096,
+        Auxv.MINSIGSTKSZ: mm.machine.xsave_size + SIGNAL_FRAME_REST,
     }
     vector = {key: value for key, value in vector.items() if value or key != Auxv.SYSINFO_EHDR}
     words = [len(argv), *pointers[: len(argv)], 0, *pointers[len(argv) : len(argv) + len(env)], 0]

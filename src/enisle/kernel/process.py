@@ -136,12 +136,13 @@ class Process:
         parent = self.parent
         if parent is None:
             return
-        if parent.zombie or not signals.wants_children(parent) or parent.pid == 1:
-            self.reap()
-        elif self.exit_signal:
+        alone = parent.zombie or parent.pid == 1
+        if self.exit_signal and not alone:
             code, status = self.child_code()
             info = signals.child_info(self.exit_signal, code, self.pid, self.credentials.uid, status)
             signals.send_to_process(parent, self.exit_signal, info)
+        if alone or (self.exit_signal == SIGCHLD and not signals.wants_children(parent)):
+            self.reap()
         self.wake_waiters()
 
     def child_code(self) -> tuple[int, int]:
