@@ -336,3 +336,12 @@ _own_proc = -1
 def name_of(thread: "Thread", fd: int) -> bytes:
     """Return the absolute name of what is behind a host descriptor, as the host's /proc gives it."""
     return os.readlink(b"fd/%d" % fd, dir_fd=host_proc(thread.kernel))
+
+
+def host_name(thread: "Thread", directory: int, name: bytes) -> bytes:
+    """Return a path for a host call that knows no directory descriptor."""
+    if name[:1] == b"/":
+        return name
+    if directory == host_proc(thread.kernel):  # a magic link: what it leads to
+        return os.readlink(name, dir_fd=directory)
+    return name_of(thread, directory) + b"/" + name
