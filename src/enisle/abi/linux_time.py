@@ -33,3 +33,11 @@ SIGEVENT = struct.Struct("<Qiii")
 """sigev_value, sigev_signo, sigev_notify, sigev_notify_thread_id; 64 bytes in all."""
 RUSAGE = struct.Struct("<18q")
 TMS = struct.Struct("<4q")
+
+TIMEX = struct.Struct("<I4xqqqqi4xqqqqqq112x")
+"""modes offset freq maxerror esterror status constant precision tolerance time.sec time.usec tick; the rest is 0."""
+assert TIMEX.size == 208
+UNSYNCHRONIZED = (16_000_000, 16_000_000, 0x40, 2, 1, 32_768_000)
+"""maxerror esterror status (STA_UNSYNC) constant precision tolerance of a clock nobody disciplines."""
+TICK_US = 10_000
+TIME_ERROR = 5

@@ -13,6 +13,7 @@ from enisle.abi.linux_time import (
     CPUCLOCK_PROF,
     CPUCLOCK_SCHED,
     CPUCLOCK_VIRT,
+    RUSAGE,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def thread_time(thread: "Thread") -> CpuTime:
     return split(total, user, ticks)
 
 
+def thread_total(thread: "Thread") -> int:
+    """Return what a living thread has used, in nanoseconds."""
+    return host_clock(thread.host_thread, CPUCLOCK_SCHED) if thread.host_thread else 0
+
+
 def split(total: int, user: int, ticks: int) -> CpuTime:
     """Divide a precise total as the coarse accounts `user` out of `ticks` say (cputime_adjust)."""
     if not ticks or user >= ticks:
@@ -60,13 +66,26 @@ def split(total: int, user: int, ticks: int) -> CpuTime:
     return CpuTime(user_part, total - user_part)
 
 
+def pack_rusage(spent: CpuTime, peak_kib: int = 0, faults: int = 0) -> bytes:
+    """Return a struct rusage."""
+    times = [part for value in spent for part in divmod(value // 1000, 1_000_000)]
+    return RUSAGE.pack(*times, peak_kib, 0, 0, 0, faults, *([0] * 9))
+
+
 class Usage:
     """What the threads of a process have used."""
 
     def __init__(self, process: "Process") -> None:
         self._process = process
+        self.children = CpuTime()
+        """What children waited for have used, with their own children's."""
         self._dead = CpuTime()
         self._counted: set[Thread] = set()
+
+    def total(self) -> int:
+        """Return the process's time without its parts, which is quicker. Requires: kernel.lock."""
+        living = (thread for thread in self._process.threads.values() if thread not in self._counted)
+        return self._dead.total + sum(thread_total(thread) for thread in living)
 
     def thread_gone(self, thread: "Thread") -> None:
         """Keep a dying thread's time. Requires: kernel.lock."""
@@ -83,3 +102,11 @@ class Usage:
             if thread not in self._counted:
                 used = used.plus(thread_time(thread))
         return used
+
+    def all_time(self) -> CpuTime:
+        """Return the process's time with that of the children it waited for. Requires: kernel.lock."""
+        return self.time().plus(self.children)
+
+    def child_reaped(self, child: "Usage") -> None:
+        """Take over what a child that was waited for has used. Requires: kernel.lock."""
+        self.children = self.children.plus(child.all_time())

@@ -56,6 +56,9 @@ class Mm(UserMemory):
         self.exe: Backing | None = None
         self.faults = 0
         self.limit_pages: int | None = None
+        self.barriers = 0
+        """Which membarrier commands the program has registered for."""
+        self.no_huge_pages = False
 
     # ---- mapping -------------------------------------------------------------------------------------------------
 
@@ -335,6 +338,7 @@ class Mm(UserMemory):
             setattr(child, name, getattr(self, name))
         child.start_stack, child.auxv, child.exe = self.start_stack, self.auxv, self.exe
         child.arguments, child.environment = self.arguments, self.environment
+        child.barriers, child.no_huge_pages = self.barriers, self.no_huge_pages
         return child
 
     def _copy_into(self, child: "Mm") -> None:

@@ -174,4 +174,5 @@ class Process:
         if self.parent:
             self.parent.children.pop(self.pid, None)
             self.parent.children_time_ns += self.self_time_ns + self.children_time_ns
+            self.parent.timers.usage.child_reaped(self.timers.usage)
         self.kernel.forget(self)

@@ -128,6 +128,7 @@ def _new_thread(thread: Thread, request: CloneRequest, mm: Mm) -> Thread:
             if flags & s.CLONE_FS:
                 fs.users += 1
             child.blocked, child.name = thread.blocked, thread.name
+            child.scheduling = thread.scheduling.inherited()
             if not flags & s.CLONE_VM or flags & s.CLONE_VFORK:
                 child.altstack = thread.altstack
             if flags & s.CLONE_CHILD_CLEARTID:
@@ -237,6 +238,7 @@ def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd
     process.exe, process.has_execed = program.path, True
     process.dumpable = True
     process.timers.exec()
+    process.credentials.exec()
     process.handlers = process.handlers.for_exec()
     thread.altstack = signals.AltStack()
     thread.clear_child_tid = thread.robust_list = 0

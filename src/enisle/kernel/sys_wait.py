@@ -1,6 +1,5 @@
 """Waiting for children: wait4, waitid (wait(2))."""
 
-import struct
 from errno import ECHILD, EINVAL
 from typing import NamedTuple
 
@@ -8,11 +7,11 @@ from enisle.abi import linux_sched as s
 from enisle.abi.types import Gva, Pid
 from enisle.errors import LinuxError
 from enisle.kernel import signals
+from enisle.kernel.cputime import CpuTime, pack_rusage
 from enisle.kernel.process import CLD_CONTINUED, CLD_STOPPED, SIGCHLD, Process
 from enisle.kernel.table import Int, Support, syscall
 from enisle.kernel.thread import Thread
 
-RUSAGE = struct.Struct("<18q")
 CONTINUED = 0xFFFF
 WAIT4_OPTIONS = s.WNOHANG | s.WUNTRACED | s.WCONTINUED | s.WNOTHREAD | s.WALL | s.WCLONE
 
@@ -24,7 +23,7 @@ class Found(NamedTuple):
     status: int
     code: int
     value: int
-    times_ns: int
+    times: CpuTime = CpuTime()
 
 
 @syscall(61, Support.FULL)
@@ -44,7 +43,7 @@ def sys_wait4(thread: Thread, pid: Pid, status: Gva, options: Int, rusage: Gva) 
     if status:
         thread.mm.write_u32(status, found.status)
     if rusage:
-        thread.mm.write(rusage, pack_rusage(found.times_ns))
+        thread.mm.write(rusage, pack_rusage(found.times))
     return found.child.pid
 
 
@@ -65,12 +64,7 @@ def sys_waitid(thread: Thread, kind: Int, pid: Pid, info: Gva, options: Int, rus
             filled = signals.child_info(SIGCHLD, found.code, child.pid, child.credentials.uid, found.value)
         thread.mm.write(info, bytes(filled)[:128])
     if rusage and found:
-        thread.mm.write(rusage, pack_rusage(found.times_ns))
-
-
-def pack_rusage(times_ns: int) -> bytes:
-    """Return a struct rusage whose user time is `times_ns`."""
-    return RUSAGE.pack(times_ns // 10**9, times_ns % 10**9 // 1000, *([0] * 16))
+        thread.mm.write(rusage, pack_rusage(found.times))
 
 
 def wait_for_child(thread: Thread, kind: int, target: int, options: int) -> Found | None:
@@ -97,7 +91,7 @@ def _event_of(child: Process, options: int) -> Found | None:
     keep = options & s.WNOWAIT
     if child.zombie and options & s.WEXITED:
         code, value = child.child_code()
-        found = Found(child, child.status or 0, code, value, child.self_time_ns + child.children_time_ns)
+        found = Found(child, child.status or 0, code, value, child.timers.usage.all_time())
         if not keep:
             child.reap()
         return found
@@ -109,5 +103,5 @@ def _event_of(child: Process, options: int) -> Found | None:
     if not keep:
         child.wait_event = None
     if event == CONTINUED:
-        return Found(child, event, CLD_CONTINUED, 18, 0)
-    return Found(child, event, CLD_STOPPED, event >> 8, 0)
+        return Found(child, event, CLD_CONTINUED, 18)
+    return Found(child, event, CLD_STOPPED, event >> 8)

@@ -1,4 +1,4 @@
-"""When which timer rings: a queue without a clock, and a timer's own arithmetic. Time is an argument, in nanoseconds."""
+"""When which timer rings: a queue without a clock, and a timer's own arithmetic. Time is an argument, in ns."""
 
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
