@@ -16,6 +16,7 @@ from enisle.errors import LinuxError
 from enisle.kernel import faults, signals, trace
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.mm import Mm
+from enisle.kernel.scheduling import Scheduling
 from enisle.kernel.table import TABLE, U64, KeepRegisters
 from enisle.kernel.wait import Waiter, deadline_after, remaining
 from enisle.machine import BusError, Halt, Interrupted, PageFault, Processor, ProcessorException, Syscall
@@ -56,6 +57,7 @@ class Thread:
         self.original_rax = NO_SYSCALL
         """The number of the call being served, for restarts."""
         self.restart: signals.RestartBlock | None = None
+        self.scheduling = Scheduling()
         self.clear_child_tid = 0
         self.robust_list = 0
         self.state = "R"
