@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enisle.kernel.files import FdTable, OpenFile
+from enisle.kernel.pipes import PipeFile
+from enisle.kernel.terminal_file import TerminalFile
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
@@ -29,6 +31,9 @@ def open_host_proc() -> int:
 
 class InheritedFile(OpenFile):
     """A description shared with the caller that must stay blocking: asks before each operation."""
+
+    kind = "pipe"
+    seekable = False
 
     def readv(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
         self._require(select.POLLIN)
@@ -70,7 +75,9 @@ def adopt(host: int, host_proc: int) -> OpenFile:
     if not stat.S_ISSOCK(mode):
         try:
             own = _reopen(host, host_proc, flags)
-            return OpenFile(own, kept, _name(host, host_proc), blocking=True)
+            if stat.S_ISFIFO(mode):
+                return PipeFile(own, kept, _name(host, host_proc))
+            return TerminalFile(own, kept, _name(host, host_proc), blocking=True)
         except OSError:
             pass  # a pipe of another user (EACCES) or whose reader is gone (ENXIO)
     return InheritedFile(_duplicate(host), kept, _name(host, host_proc), blocking=True)
