@@ -24,6 +24,13 @@ EXAMPLES = """examples:
 """
 
 
+class Formatter(RawDescriptionHelpFormatter):
+    """Help of a fixed width: asking the terminal would import half a dozen modules for every command (5 ms)."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=100)
+
+
 class Options(Namespace):
     """What was typed. `verb` says which of the others are there."""
 
@@ -66,12 +73,12 @@ def _parser() -> ArgumentParser:
         "enisle",
         description="Run any Linux program on an island of its own: a machine in hardware, a kernel in Python.",
         epilog=EXAMPLES,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"enisle {__version__}")
     _add_debug(parser, False)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", prog="enisle")
     _add_run(verbs.add_parser("run", **_about("run a program on an island", EXAMPLES + EXIT_CODES)))
     check = verbs.add_parser("doctor", **_about("say what this host can do, with remedies", ""))
     check.add_argument("--json", action="store_true", help="print one JSON record")
@@ -80,8 +87,7 @@ def _parser() -> ArgumentParser:
 
 
 def _about(text: str, epilog: str) -> dict[str, Any]:
-    formatter = RawDescriptionHelpFormatter
-    return {"help": text, "description": text, "epilog": epilog, "formatter_class": formatter, "allow_abbrev": False}
+    return {"help": text, "description": text, "epilog": epilog, "formatter_class": Formatter, "allow_abbrev": False}
 
 
 def _add_debug(parser: Container, default: object) -> None:

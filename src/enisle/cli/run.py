@@ -95,15 +95,16 @@ def configure(options: Options) -> Configuration:
 
 
 def _run(options: Options, configuration: Configuration) -> int:
-    captured = (os.memfd_create("stdout"), os.memfd_create("stderr")) if options.json else (1, 2)
+    capture = Capture() if options.json else None
+    stdio = (0, capture.stdout, capture.stderr) if capture else (0, 1, 2)
     with Terminal() as terminal:
         # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
         island = IslandProcess(configuration, _write_trace if options.trace else None)
         for note in island.notes():
             tell_note(note)
-        outcome = _run_program(options, island, terminal, (0, captured[0], captured[1]))
-    if options.json:
-        _print_record(outcome, captured)
+        outcome = _run_program(options, island, terminal, stdio)
+    if capture:
+        capture.print_record(outcome)
     if options.stats:
         _print_statistics(outcome)
     if outcome.timed_out and not options.json:
@@ -145,13 +146,26 @@ def _write_trace(line: str) -> None:
     os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
-def _print_record(outcome: Outcome, captured: tuple[int, int]) -> None:
-    import json
+class Capture:
+    """Standard output and error kept in memory, for a record of the whole run."""
 
-    output = [os.pread(descriptor, os.fstat(descriptor).st_size, 0) for descriptor in captured]
-    names = zip(("stdout", "stderr"), output, strict=True)
-    texts = {name: text.decode(errors="surrogateescape") for name, text in names}
-    sys.stdout.write(json.dumps({**outcome._asdict(), **texts}) + "\n")
+    def __init__(self) -> None:
+        from json import dumps  # now: inside the island there is no importing any more
+
+        self._encode = dumps
+        self.stdout, self.stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
+
+    def print_record(self, outcome: Outcome) -> None:
+        """Print one line of JSON; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
+        record = outcome._asdict() | {"stdout": _read(self.stdout), "stderr": _read(self.stderr)}
+        sys.stdout.write(self._encode(record) + "\n")
+
+
+def _read(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    return b"".join(os.pread(descriptor, 1 << 20, at) for at in range(0, size, 1 << 20)).decode(
+        errors="surrogateescape"
+    )
 
 
 def _print_statistics(outcome: Outcome) -> None:

@@ -25,7 +25,6 @@ LATE = (
     "resource",
     "select",
     "signal",
-    "socket",
     "struct",
     "termios",
     "threading",
