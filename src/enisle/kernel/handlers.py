@@ -29,6 +29,8 @@ MODULES = (
     "sys_copy",
     "sys_extent",
     "sys_special",
+    "sys_socket",
+    "sys_socket_messages",
 )
 
 
