@@ -19,7 +19,7 @@ import pytest
 
 ENISLE = Path(sysconfig.get_path("scripts")) / "enisle"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENVIRONMENT = {"PATH": PATH, "HOME": "/tmp", "LC_ALL": "C", "TZ": "UTC", "TERM": "dumb"}
+ENVIRONMENT = {"PATH": PATH, "HOME": "/tmp", "LANG": "C", "LC_ALL": "C", "TZ": "UTC", "TERM": "dumb"}
 
 Argument = str | bytes | Path
 
