@@ -17,7 +17,6 @@ from enisle.machine import emulated_bus as bus
 from enisle.machine.emulated_code import CodeWatch, WatchedPageTables
 from enisle.machine.emulated_engine import (
     ERR_INSN_INVALID,
-    ERR_UNMAPPED,
     INT_LENGTH,
     NO_VECTOR,
     REG_FS_BASE,
@@ -79,6 +78,7 @@ class Vm:
     def add_extent(self, gpa: Gpa, hva: Hva, size: int) -> None:
         """Let the guest's physical range [gpa, gpa + size) be the host's memory at `hva`."""
         self.extents.append((gpa, hva, size))
+        self._shoot_down()  # an engine that met memory it does not know would lose a store
 
     def page_tables(self, memory: GuestMemory) -> WatchedPageTables:
         """Return page tables for the memory of this machine; from now on we hear of its changes."""
@@ -235,6 +235,8 @@ class EmulatedProcessor(Runner):
         """Let the engine run; return None when it only stopped."""
         engine, vm = self._engine, self._vm
         self._inside += 1  # first: who makes a translation stale looks at it last
+        if self._extents != len(vm.extents):
+            self._map_extents()
         if self._entered != self._root:
             self._entered = self._root
             engine.set_root(self._root)
@@ -256,15 +258,17 @@ class EmulatedProcessor(Runner):
             return SYSCALL
         return self._failed(failure) if failure else None
 
-    def _failed(self, failure: int) -> Exit | None:
+    def _failed(self, failure: int) -> Exit:
         if failure == ERR_INSN_INVALID:
             return ProcessorException(Vector.UD, 0)
-        if failure in ERR_UNMAPPED and self._map_extents():
-            return None
         return Halt(f"Unicorn error {failure} at {self.gpr[RIP]:#x}")
 
     def _exception(self) -> Exit:
         vector, code, by_instruction = self._engine.take_exception()
+        if by_instruction and vector not in (Vector.BP, Vector.OF):
+            # INT n through a gate that ring 3 may not use: #GP at the instruction (SDM 3A 6.12.1.1)
+            self.gpr[RIP] -= INT_LENGTH
+            return ProcessorException(Vector.GP, vector << 3 | 2)
         if vector == Vector.PF:
             return PageFault(
                 self._engine.fault_address,  # type: ignore[arg-type]  # the processor's own word
@@ -272,21 +276,16 @@ class EmulatedProcessor(Runner):
                 bool(code & PageFaultError.FETCH),
                 bool(code & PageFaultError.PRESENT),
             )
-        if by_instruction and vector not in (Vector.BP, Vector.OF):
-            # INT n through a gate that ring 3 may not use: #GP at the instruction (SDM 3A 6.12.1.1)
-            self.gpr[RIP] -= INT_LENGTH
-            return ProcessorException(Vector.GP, vector << 3 | 2)
         return ProcessorException(vector, 0 if by_instruction else code)
 
     # ---- memory --------------------------------------------------------------------------------------------------
 
-    def _map_extents(self) -> bool:
-        """Tell the engine of new memory; return whether there was any."""
+    def _map_extents(self) -> None:
+        """Tell the engine of new memory."""
         extents = self._vm.extents[self._extents :]
         for gpa, hva, size in extents:
             self._engine.map(gpa, hva, size)
         self._extents += len(extents)
-        return bool(extents)
 
     def _forget_code(self) -> None:
         vm, watch = self._vm, self._vm.watch

@@ -7,7 +7,8 @@ page faults are QEMU's. System calls stop it without entering Python: the hooks 
 
 import ctypes
 import os
-from ctypes import addressof, byref, c_char, c_int, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+import struct
+from ctypes import addressof, byref, c_char, c_int, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,8 +22,9 @@ ARCH_X86, MODE_64, CPU_HASWELL, PROT_ALL = 4, 8, 19, 7
 HOOK_INTR, HOOK_INSN = 1, 2
 INSN_IN, INSN_OUT, INSN_SYSCALL, INSN_SYSENTER = 218, 500, 699, 700
 CTL_USE_EXITS, CTL_CPU_MODEL, CTL_REMOVE_CODE, CTL_FLUSH_CODE, CTL_FLUSH_TLB, CTL_BUFFER_SIZE = 4, 7, 9, 10, 11, 13
+CTL_CONTEXT_MODE, CONTEXT_CPU, CONTEXT_MEMORY = 14, 1, 2
 CTL_WRITE = 1 << 30
-ERR_UNMAPPED = frozenset((6, 7, 8))
+HINT_UNKNOWN = "install unicorn 2.1.4"
 ERR_INSN_INVALID = 10
 REG_CR0, REG_CR2, REG_CR3, REG_CR4, REG_DR0, REG_GDTR, REG_MSR = 50, 52, 53, 54, 66, 243, 248
 REG_FS_BASE, REG_GS_BASE, REG_R8, REG_RIP, REG_RFLAGS = 250, 251, 106, 41, 253
@@ -46,6 +48,10 @@ HEADER = 40
 CONTEXT_RIP = HEADER // 8 + 16
 NO_VECTOR = -1
 REFUSED = -2
+
+
+_libc = ctypes.CDLL(None)
+_libc.malloc_usable_size.argtypes, _libc.malloc_usable_size.restype = (c_void_p,), c_size_t
 
 
 class _Msr(ctypes.Structure):
@@ -113,6 +119,7 @@ class Engine:
         self._set_up_registers()
         self._saved, self._scratch, self._before = (self._new_context() for _ in range(3))
         self._calibrate()
+        self._stop_between_blocks_only()
         self._add_hooks()
 
     def _set_up_registers(self) -> None:
@@ -161,11 +168,32 @@ class Engine:
         content = words.tolist()
         self._set(REG_DR0, c_uint64(0))
         if content.count(pattern) != 1 or content[CONTEXT_RIP] != pattern + 1:
-            hint = "install unicorn 2.1.4"
-            raise HostError("this Unicorn library is unknown", "its processor state is laid out differently", hint)
+            why = "its processor state is laid out differently"
+            raise HostError("this Unicorn library is unknown", why, HINT_UNKNOWN)
         # target/i386/cpu.h: int error_code, exception_is_int; u64 next_eip, dr[8]; void *points[4]; int old_exception
         halves = 2 * content.index(pattern)
         self._error_code, self._is_int, self._old_exception = halves - 4, halves - 3, halves + 2 * 12
+
+    def _stop_between_blocks_only(self) -> None:
+        """Set `no_exit_request` of `struct uc_struct`, so that `stop` never takes effect inside an instruction.
+
+        Unicorn looks for a stop after every memory access and then puts RIP back to the instruction, although its store
+        is done: `inc [mem]` would count twice. With the flag it looks at the start of blocks only.
+        """
+        # include/uc_priv.h: int context_content, cpu_context_size; u64 next_pc;
+        #                    bool hook_insert, first_tb, no_exit_request, init_done
+        address, library = self._handle.value or 0, self._library
+        content = (c_char * _libc.malloc_usable_size(self._handle)).from_address(address)
+        size = library.uc_context_size(self._handle) - HEADER
+        found: list[int] = []
+        for mode in (CONTEXT_MEMORY, CONTEXT_CPU):
+            self._control(CTL_CONTEXT_MODE, c_int(mode))
+            found.append(bytes(content).find(struct.pack("<ii", mode, size)))
+        booleans = (found[0] + 8 + 7 & ~7) + 8
+        flags = bytes(content)[booleans : booleans + 4]
+        if found[0] < 0 or found[0] != found[1] or flags[2:] != b"\0\1":
+            raise HostError("this Unicorn library is unknown", "its stop requests work differently", HINT_UNKNOWN)
+        c_uint8.from_address(address + booleans + 2).value = 1
 
     def _add_hooks(self) -> None:
         library = self._library

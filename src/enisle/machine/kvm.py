@@ -289,13 +289,15 @@ class KvmProcessor:
         self._dirty = DIRTY_ALL
         self._sysret = False
         gpr = self.gpr
+        entering = False
         if self.slot and self.slot.holds(gpr[RIP]):
-            return SYSCALL if self.slot.settle(gpr) else INTERRUPTED
-        if layout.SYSCALL_STUB <= gpr[RIP] < layout.SYSCALL_STUB + PAGE:
+            entering = self.slot.settle(gpr)
+        elif layout.SYSCALL_STUB <= gpr[RIP] < layout.SYSCALL_STUB + PAGE:
             entering = gpr[RIP] == layout.SYSCALL_STUB
             gpr[RIP], gpr[RFLAGS] = gpr[RCX], gpr[R11]
-            return SYSCALL if entering else INTERRUPTED
-        return INTERRUPTED
+        if entering:
+            self._immediate[0] = 1  # the kick is still owed: the next run answers it
+        return SYSCALL if entering else INTERRUPTED
 
     def _exception(self) -> Exit:
         """Turn the frame on the processor's stack into an exit, with the ring-3 registers in place."""
