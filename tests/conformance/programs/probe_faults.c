@@ -14,7 +14,7 @@ static void handler(int number, siginfo_t *info, void *context) {
     if (where) printf("%s", where);
     else if (base && offset >= 0 && offset < 64 * PAGE) printf("base+%ld", offset);
     else printf("%p", info->si_addr);
-    printf(" trap %lld error %lld\n", (long long)u->uc_mcontext.gregs[REG_TRAPNO], (long long)u->uc_mcontext.gregs[REG_ERR]);
+    printf(" trap %lld error %lld\n", (long long)u->uc_mcontext.gregs[REG_TRAPNO], (long long)u->uc_mcontext.gregs[REG_ERR] & ~1); /* was it present? Linux may have paged it out */
     siglongjmp(back, 1);
 }
 
