@@ -134,7 +134,7 @@ def _load_elf(
     executable_stack = any(s.type == elf.PT_GNU_STACK and s.flags & elf.PF_X for s in image.segments)
     _map_stack(mm, top, executable_stack)
     auxv = {
-        Auxv.SYSINFO_EHDR: kernel.vdso.map_into(mm) if kernel.vdso else 0,
+        Auxv.SYSINFO_EHDR: kernel.vdso.map_into(mm),
         Auxv.PHDR: program.headers,
         Auxv.PHENT: elf.PROGRAM_HEADER.size,
         Auxv.PHNUM: len(image.segments),
@@ -188,7 +188,6 @@ def build_stack(mm: Mm, top: int, program: tuple[bytes, list[bytes], list[bytes]
         Auxv.EXECFN: pointers[-1],
         Auxv.MINSIGSTKSZ: mm.machine.xsave_size + SIGNAL_FRAME_REST,
     }
-    vector = {key: value for key, value in vector.items() if value or key != Auxv.SYSINFO_EHDR}
     words = [len(argv), *pointers[: len(argv)], 0, *pointers[len(argv) : len(argv) + len(env)], 0]
     pairs = [word for item in vector.items() for word in item]
     words += [*pairs, 0, 0]

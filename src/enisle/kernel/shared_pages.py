@@ -5,6 +5,8 @@ The frames belong to the kernel and are shared by reference; only the island pro
 
 from enisle.abi.linux_mman import MAP_PRIVATE, PROT_EXEC, PROT_READ
 from enisle.abi.types import PAGE, PAGE_SHIFT, Gpa, Gva, page_up
+from enisle.kernel import vdso, vvar
+from enisle.kernel.clock import Clock
 from enisle.kernel.mm import Mm, flags_of
 from enisle.kernel.vma import Vma
 from enisle.machine import GuestMemory
@@ -39,11 +41,12 @@ class SharedPages:
 
 
 class Vdso:
-    """The vDSO of an island: `image` is mapped right after the page of clock parameters (`vvar`)."""
+    """The vDSO of an island: the code is mapped right after its page of clock parameters."""
 
-    def __init__(self, memory: GuestMemory, image: bytes, vvar: bytes) -> None:
-        self.vvar = SharedPages(memory, vvar.ljust(PAGE, b"\0"), PROT_READ, b"[vvar]")
-        self.code = SharedPages(memory, image, PROT_READ | PROT_EXEC, b"[vdso]")
+    def __init__(self, memory: GuestMemory, clock: Clock, processors: int) -> None:
+        self.vvar = SharedPages(memory, bytes(PAGE), PROT_READ, b"[vvar]")
+        self.code = SharedPages(memory, vdso.image(), PROT_READ | PROT_EXEC, b"[vdso]")
+        clock.attach(vvar.Page(self.vvar.write, processors))
 
     def map_into(self, mm: Mm) -> int:
         """Map both; return the address of the ELF header for AT_SYSINFO_EHDR."""

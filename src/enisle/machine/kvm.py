@@ -103,6 +103,13 @@ class Vm:
         kvm.KVM_SET_USER_MEMORY_REGION(self.fd, region)
         self._slots += 1
 
+    def counter_khz(self) -> int:
+        """Return the rate of the guests' time-stamp counter; 0 when KVM does not say."""
+        try:
+            return kvm.KVM_GET_TSC_KHZ(self.fd)  # of the VM since Linux 5.18 (KVM_CAP_VM_TSC_CONTROL)
+        except OSError:
+            return 0
+
     def close(self) -> None:
         os.close(self.fd)
         os.close(self._kvm)

@@ -2,7 +2,7 @@
 
 import threading
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enisle.abi.types import PAGE
 from enisle.errors import HostError, InvalidRequest
@@ -10,6 +10,9 @@ from enisle.machine.memory import GuestMemory
 from enisle.machine.pagetables import AddressSpace, PlainPageTables
 from enisle.machine.processor import Processor
 from enisle.machine.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from enisle.machine.counter import Counter
 
 MINIMUM_MEMORY = 16 << 20
 
@@ -137,6 +140,16 @@ class Machine:
     def kvm_facts(self) -> KvmFacts:
         """Requires: the backend is KVM."""
         return KvmFacts(self._vm.syscall_ring, self._vm.xcr0, self._vm.max_processors)
+
+    def counter_khz(self) -> int:
+        """Return the rate of the guest's time-stamp counter as the hypervisor knows it, else 0."""
+        return self._vm.counter_khz() if self.backend == "kvm" else 0
+
+    def counter(self) -> "Counter | None":
+        """Return the guest's time-stamp counter, measured; None when there is none to rely on."""
+        from enisle.machine import counter
+
+        return counter.measure(self)
 
     def close(self) -> None:
         """Give everything back to the host. No processor may run."""
