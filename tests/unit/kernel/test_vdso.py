@@ -83,4 +83,3 @@ def test_readelf_finds_nothing_wrong(tmp_path) -> None:  # type: ignore[no-untyp
     path.write_bytes(vdso.image())
     told = subprocess.run(["readelf", "-aW", path], capture_output=True, text=True, check=True)
     assert told.stderr == ""
-    assert "__vdso_clock_gettime" in told.stdout
