@@ -4,9 +4,22 @@ Arguments in, an integer or bytes out, OSError on failure. Any thread may call; 
 """
 
 from collections.abc import Callable
-from ctypes import CDLL, Array, c_char, c_char_p, c_int, c_long, c_size_t, c_uint, c_void_p, create_string_buffer
+from ctypes import (
+    CDLL,
+    Array,
+    addressof,
+    c_char,
+    c_char_p,
+    c_int,
+    c_long,
+    c_size_t,
+    c_uint,
+    c_void_p,
+    create_string_buffer,
+)
 from ctypes import get_errno as _get_errno
 from errno import EINTR
+from mmap import PAGESIZE, mmap
 from os import strerror
 from typing import Any
 
@@ -71,6 +84,17 @@ fgetxattr = _declare(fs.NR_FGETXATTR, c_int, c_char_p, c_void_p, c_size_t)
 listxattr = _declare(fs.NR_LISTXATTR, c_char_p, c_void_p, c_size_t)
 llistxattr = _declare(fs.NR_LLISTXATTR, c_char_p, c_void_p, c_size_t)
 flistxattr = _declare(fs.NR_FLISTXATTR, c_int, c_void_p, c_size_t)
+
+
+def untouchable_page() -> memoryview:
+    """Return a writable view of a page that faults when touched: a host call on it answers EFAULT."""
+    page = mmap(-1, PAGESIZE)
+    address = addressof(c_char.from_buffer(page))
+    protect: Any = _LIBC.mprotect
+    protect.argtypes = (c_void_p, c_size_t, c_int)
+    if protect(address, PAGESIZE, 0):
+        raise OSError(_get_errno(), strerror(_get_errno()), "mprotect")
+    return memoryview(page)
 
 
 def buffer(size: int) -> "Array[c_char]":

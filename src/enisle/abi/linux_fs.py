@@ -52,7 +52,7 @@ F_RDLCK, F_WRLCK, F_UNLCK = 0, 1, 2
 FLOCK = Struct("<hh4xqqi4x")
 """struct flock { short l_type, l_whence; off_t l_start, l_len; pid_t l_pid; }"""
 F_OWNER_EX = Struct("<ii")
-LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
+LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 OFFSET_MAX = (1 << 63) - 1
 DN_ANY = 0x8000_003F
 

@@ -143,6 +143,8 @@ def description_lock(thread: "Thread", _fd: Fd, file: OpenFile, command: int, ar
 
 @syscall(73, Support.FULL)
 def sys_flock(thread: "Thread", fd: Fd, operation: Uint) -> None:
+    if operation & fs.LOCK_MAND:
+        return  # fs/locks.c: mandatory locks are gone, requests for them are ignored
     if operation & ~fs.LOCK_NB not in (fs.LOCK_SH, fs.LOCK_EX, fs.LOCK_UN):
         raise LinuxError(EINVAL)
     file = thread.files.hold(fd)

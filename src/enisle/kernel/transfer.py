@@ -5,12 +5,12 @@ gets a page nobody may touch in its place, so that it answers with Linux's own p
 Runs on the guest thread that calls.
 """
 
-import mmap
 import os
 from collections.abc import Callable, Sequence
 from errno import EFAULT, EFBIG, EINVAL, EPIPE
 from typing import TYPE_CHECKING
 
+from enisle.abi import host_fs
 from enisle.abi.linux_fs import IOV_MAX, IOVEC, MAX_RW_COUNT, PIPE_BUF
 from enisle.errors import LinuxError
 from enisle.kernel import signals
@@ -29,7 +29,7 @@ SIGPIPE, SIGXFSZ = 13, 25
 Ranges = list[tuple[int, int]]
 Operation = Callable[["Thread", Sequence[memoryview]], int]
 
-_untouchable = memoryview(mmap.mmap(-1, mmap.PAGESIZE, prot=0))
+_untouchable = host_fs.untouchable_page()
 
 
 def read_iovec(thread: "Thread", address: int, count: int) -> Ranges:
@@ -51,9 +51,7 @@ def read_iovec(thread: "Thread", address: int, count: int) -> Ranges:
 
 
 def one_range(address: int, count: int) -> Ranges:
-    """Return the range of a plain buffer. Raises EINVAL for a negative count, EFAULT beyond user space."""
-    if count >> 63:
-        raise LinuxError(EINVAL)
+    """Return the range of a plain buffer. Raises EFAULT beyond user space, as a negative count always is."""
     if address + count > USER_END:
         raise LinuxError(EFAULT)
     return [(address, min(count, MAX_RW_COUNT))] if count else []
