@@ -46,6 +46,9 @@ class Machine:
     def statistics(self) -> Statistics:
         return Statistics()
 
+    def counter(self) -> None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -193,7 +196,7 @@ def install() -> None:
         ),
     ):
         module = ModuleType(name)
-        module.__path__ = [os.devnull + "/none"] if name == "enisle.machine" else [os.path.dirname(__file__) + "/unit"]
+        module.__path__ = [f"{os.path.dirname(__file__)}/unit"]  # a directory without modules
         module.__dict__.update(contents)
         sys.modules[name] = module
 

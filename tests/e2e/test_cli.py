@@ -3,17 +3,11 @@
 import json
 import subprocess
 import sys
-import sysconfig
 import time
-from pathlib import Path
 
 import pytest
 
-ENISLE = str(Path(sysconfig.get_path("scripts")) / "enisle")
-
-
-def enisle(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([ENISLE, *words], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+from commandline import ENISLE, enisle
 
 
 def fastest(command: list[str], times: int = 10) -> float:

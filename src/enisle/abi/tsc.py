@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 from collections.abc import Callable
+from functools import cache
 
 # lfence; rdtsc; shl rdx, 32; or rax, rdx; ret
 _CODE = bytes.fromhex("0faee8 0f31 48c1e220 4809d0 c3")
@@ -21,8 +22,9 @@ def reader() -> Callable[[], int] | None:
     return ctypes.CFUNCTYPE(ctypes.c_uint64)(address)
 
 
+@cache
 def is_invariant() -> bool:
-    """Return whether the kernel trusts the counter to tick at one rate on all cores."""
+    """Return whether the kernel trusts the counter to tick at one rate on all cores. Asked once, of /proc/cpuinfo."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as cpuinfo:
         for line in cpuinfo:
             if line.startswith("flags"):

@@ -86,9 +86,10 @@ def forward_signals(target: SignalTarget) -> None:
     def resize(_signo: int, _frame: FrameType | None) -> None:
         target.window_changed()
 
-    for signo in FORWARDED:
-        signal.signal(signo, forward)
-    for signo in ENDING:
-        signal.signal(signo, end)
+    handlers = dict.fromkeys(FORWARDED, forward) | dict.fromkeys(ENDING, end)
+    for signo, handler in handlers.items():
+        # What our caller made us ignore (nohup, a background job of a script) its program would ignore too.
+        if signal.getsignal(signo) is not signal.SIG_IGN:
+            signal.signal(signo, handler)
     signal.signal(signal.SIGWINCH, resize)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # our own writes answer EPIPE; the guest's SIGPIPE is its kernel's

@@ -12,7 +12,7 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from types import ModuleType, TracebackType
 from typing import Any
 
-from enisle import kernel
+from enisle import kernel, machine
 from enisle.abi import host
 
 LATE = (
@@ -31,6 +31,9 @@ LATE = (
 )
 """Modules that Python or our kernel may first need in the middle of a call."""
 
+UNNEEDED = ("emulated", "findings", "_")
+"""The emulator takes long to import, and is, by the machine that needs it; findings are the doctor's."""
+
 refused: list[str] = []
 """Names that were asked for after the door closed. Each is a bug of ours."""
 
@@ -40,10 +43,11 @@ def preload() -> None:
     for name in LATE:
         import_module(name)
     kernel.load_handlers()
-    # Our kernel imports some of its modules where they are used, to break cycles; none may be missing then.
-    for name in sorted(os.listdir(kernel.__path__[0])):
-        if name.endswith(".py"):
-            import_module(f"{kernel.__name__}.{name[:-3]}")
+    # The rooms import some of their modules where they are used, to break cycles; none may be missing then.
+    for room in (machine, kernel):
+        for name in sorted(os.listdir(room.__path__[0])):
+            if name.endswith(".py") and not name.startswith(UNNEEDED):
+                import_module(f"{room.__name__}.{name[:-3]}")
     host.load_library("libgcc_s.so.1")  # pthread_exit(3) of glibc loads it by name when a thread ends early
 
 

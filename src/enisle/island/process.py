@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from enisle.abi import tsc
 from enisle.errors import HostError
 from enisle.island import jail, preload
 from enisle.island.configuration import Configuration
@@ -45,6 +46,7 @@ class IslandProcess:
             exitless=configuration.exitless != "off",
         )
         try:
+            tsc.is_invariant()  # remembered from now on: it looks at the host's /proc
             self.jail = jail.enter(configuration)
             jail.close_door(self.jail)
             preload.seal()

@@ -1,0 +1,268 @@
+"""`enisle run` from the outside: output, exit codes, signals, limits, terminals, and what is left behind."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commandline import ENISLE, enisle
+
+pytestmark = [pytest.mark.kvm, pytest.mark.root]
+BUSYBOX = shutil.which("busybox") or "busybox"
+
+
+def sh(script: str, *options: str, **more: object) -> "subprocess.CompletedProcess[str]":
+    """Run a script in busybox's shell on an island."""
+    return enisle("run", *options, "--", "busybox", "sh", "-c", script, **more)
+
+
+def test_output_and_exit_code_pass_through() -> None:
+    result = sh("echo out; echo err >&2; exit 42")
+    assert (result.returncode, result.stdout, result.stderr) == (42, "out\n", "err\n")
+
+
+def test_standard_input_passes_through() -> None:
+    assert sh("cat", input="one\ntwo\n").stdout == "one\ntwo\n"
+
+
+def test_a_death_by_signal_is_128_and_the_signal() -> None:
+    assert sh("kill -TERM $$").returncode == 128 + signal.SIGTERM
+    assert sh("kill -KILL $$").returncode == 128 + signal.SIGKILL
+
+
+def test_the_working_directory_is_the_callers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content\n")
+    result = sh("pwd; cat file; touch new", cwd=tmp_path)
+    assert result.stdout == f"{tmp_path}\ncontent\n"
+    assert "Read-only" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_home_as_working_directory_is_told() -> None:
+    result = sh("pwd", cwd=os.path.expanduser("~"))
+    assert result.stdout == "/\n"
+    assert result.stderr.startswith("enisle: note: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_callers_environment_is_not_visible() -> None:
+    result = sh("env", "--env", "A=b c", env={**os.environ, "SECRET": "1"})
+    variables = dict(line.split("=", 1) for line in result.stdout.splitlines())
+    assert variables["A"] == "b c"
+    assert not set(variables) - {"A", "HOME", "LANG", "OLDPWD", "PATH", "PWD", "SHLVL", "TERM"}
+
+
+def test_mounts_are_as_asked(tmp_path: Path) -> None:
+    result = sh("echo x > /data/file && cat /data/file", "--mount", f"{tmp_path}:/data:rw")
+    assert result.stdout == "x\n"
+    assert (tmp_path / "file").read_text() == "x\n"
+    assert sh("echo x > /data/new", "--mount", f"{tmp_path}:/data").returncode == 1
+
+
+def test_programs_that_cannot_run_are_told_apart(tmp_path: Path) -> None:
+    script, foreign, lost = tmp_path / "plain", tmp_path / "foreign", tmp_path / "lost"
+    script.write_text("x")
+    foreign.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little") + (183).to_bytes(2, "little"))
+    lost.write_text("#!/no/interpreter\n")
+    for path in (foreign, lost):
+        path.chmod(0o755)
+    for program, code, words in (
+        ("no-such-program", 127, "PATH"),
+        ("/no/such/program", 127, "does not exist"),
+        (str(script), 126, "not executable"),
+        (str(foreign), 126, "64-bit ARM"),
+        (str(lost), 126, "/no/interpreter"),
+        ("/usr", 126, "directory"),
+    ):
+        result = enisle("run", "--", program, cwd=tmp_path)
+        assert result.returncode == code, result.stderr
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 3
+
+
+def test_a_root_with_busybox_alone_is_enough_and_nothing_is_imported_late(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(BUSYBOX, tmp_path / "bin" / "busybox")
+    for name in ("cat", "ls", "sleep"):
+        (tmp_path / "bin" / name).symlink_to("busybox")
+    script = "echo $(( 6 * 7 )); echo a | cat; ls / > /tmp/names; (exit 3); echo $?; sleep 0.01; kill -9 $$"
+    result = enisle("run", "--debug", "--root", str(tmp_path), "--", "/bin/busybox", "sh", "-c", script)
+    assert result.stdout == "42\na\n3\n", result.stderr
+    assert result.returncode == 137
+    assert "imported" not in result.stderr
+
+
+def test_a_timeout_ends_a_loop_and_a_wait() -> None:
+    reader, writer = os.pipe()
+    for script in ("while :; do :; done", "sleep 60", "cat"):
+        begin = time.monotonic()
+        result = sh(script, "--timeout", "0.5", stdin=reader)
+        assert result.returncode == 124, result.stderr
+        assert time.monotonic() - begin < 5
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_record_tells_the_whole_run() -> None:
+    result = sh("echo out; echo err >&2; exit 3", "--json")
+    record = json.loads(result.stdout)
+    assert result.returncode == record["exit_code"] == 3
+    assert (record["stdout"], record["stderr"], record["signal"]) == ("out\n", "err\n", 0)
+    assert record["statistics"]["syscalls"] > 5
+
+
+def test_statistics_go_to_standard_error() -> None:
+    result = sh("echo x", "--stats")
+    assert result.stdout == "x\n"
+    names = {line.split()[0] for line in result.stderr.splitlines()}
+    assert {"seconds", "syscalls", "exits", "backend"} <= names
+
+
+def test_a_reader_that_leaves_early_ends_the_writer() -> None:
+    command = f"{ENISLE} run -- busybox yes | head -1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert result.stdout == f"y\n{128 + signal.SIGPIPE}\n"
+
+
+def test_closed_standard_descriptors_do_no_harm() -> None:
+    command = f"{ENISLE} run -- busybox sh -c 'exit 5' <&- >&- 2>&-; echo $?"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30).stdout == "5\n"
+
+
+def heed_signals() -> None:
+    """Undo what the tests' own caller may have ignored (a background job ignores SIGINT and SIGQUIT)."""
+    for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(signo, signal.SIG_DFL)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    command = f"trap '' HUP; exec {ENISLE} run -- busybox sh -c 'echo ready; sleep 1; exit 4'"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 4
+
+
+@pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_reach_the_program_and_its_end_is_ours(signo: int) -> None:
+    command = [ENISLE, "run", "--", "busybox", "sh", "-c", "echo ready; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heed_signals) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.2)  # until the shell, which ignores some, has become sleep
+        process.send_signal(signo)
+        assert process.wait(10) == 128 + signo
+
+
+def test_a_program_may_handle_a_signal() -> None:
+    command = [
+        ENISLE,
+        "run",
+        "--",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'echo caught; exit 7' TERM; echo ready; sleep 60 & wait",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"caught\n"
+        assert process.wait(10) == 7
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.08, 0.1, 0.15])
+def test_ctrl_c_at_any_moment_leaves_nothing_behind(delay: float) -> None:
+    before = Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/tmp"))
+    process = subprocess.Popen(
+        [ENISLE, "run", "--", "busybox", "sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(delay)
+    deadline = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    process.communicate(timeout=5)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT, 1)  # 1: Python was not up yet
+    assert (Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/tmp"))) == before
+
+
+class OnTerminal:
+    """A command of ours on a pseudo-terminal."""
+
+    def __init__(self, *words: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(ENISLE, [ENISLE, *words])
+        self.seen = b""
+
+    def expect(self, text: bytes, seconds: float = 10) -> None:
+        """Read until `text` is seen."""
+        deadline = time.monotonic() + seconds
+        while text not in self.seen:
+            left = deadline - time.monotonic()
+            if left < 0 or not select.select([self.fd], [], [], left)[0]:
+                pytest.fail(f"no {text!r} in {self.seen!r}")
+            try:
+                self.seen += os.read(self.fd, 4096)
+            except OSError:
+                pytest.fail(f"ended without {text!r} in {self.seen!r}")
+        self.seen = self.seen.split(text, 1)[1]
+
+    def type(self, text: bytes) -> None:
+        os.write(self.fd, text)
+
+    def end(self) -> int:
+        """Return the exit code."""
+        try:
+            while os.read(self.fd, 4096):
+                pass
+        except OSError:
+            pass  # EIO: the last one closed it
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_a_shell_on_a_terminal_edits_interrupts_and_ends() -> None:
+    shell = OnTerminal("run", "--env", "PS1=$ ", "--", "busybox", "sh", "-i")
+    shell.expect(b"$ ")
+    shell.type(b"echo abd\x7fc\r")
+    shell.expect(b"\nabc\r\n")
+    shell.type(b"sleep 60\r")
+    shell.expect(b"sleep 60")
+    time.sleep(0.3)
+    shell.type(b"\x03")
+    shell.expect(b"$ ")
+    shell.type(b"tty; stty size\r")
+    shell.expect(b"0 0")
+    shell.type(b"exit 9\r")
+    assert shell.end() == 9
+
+
+def test_the_terminals_modes_are_restored() -> None:
+    import termios
+
+    session = OnTerminal("run", "--", "busybox", "sh", "-c", "stty raw -echo; echo ready; read x; exit 0")
+    before = termios.tcgetattr(session.fd)
+    session.expect(b"ready")
+    assert termios.tcgetattr(session.fd) != before
+    session.type(b"\n")
+    time.sleep(0.5)
+    after = termios.tcgetattr(session.fd)
+    assert session.end() == 0
+    assert after == before
+
+
+def test_python_runs_unchanged() -> None:
+    result = enisle("run", "--", sys.executable, "-c", "import sys, json; print(json.dumps(sys.argv[1:]))", "ä", "")
+    assert (result.returncode, result.stdout) == (0, '["\\u00e4", ""]\n'), result.stderr
