@@ -10,30 +10,32 @@ import ctypes
 import mmap
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Hva
 from enisle.errors import HostError
+from enisle.machine import host_pages
+from enisle.machine.host_pages import ANONYMOUS, MAP_NORESERVE, READ_WRITE
 from enisle.machine.layout import EXTENT, EXTENT_SHIFT, WINDOW
 from enisle.machine.runs import RunPool
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-MAP_FIXED = 0x10
-MAP_NORESERVE = 0x4000
-PROT_NONE = 0
-ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 FRAMES_PER_EXTENT = EXTENT // PAGE
 FRAME_IN_EXTENT = FRAMES_PER_EXTENT - 1
 EXTENT_OF_FRAME = EXTENT_SHIFT - PAGE_SHIFT
 
 Run = tuple[Gpa, int]
 """A guest-physical run: address and number of 4 KiB frames."""
+
+
+def _extents_of(start: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (extent, first index, end index) for each extent that a run of frames touches."""
+    end = start + count
+    while start < end:
+        first = start & FRAME_IN_EXTENT
+        here = min(end - start, FRAMES_PER_EXTENT - first)
+        yield start >> EXTENT_OF_FRAME, first, first + here
+        start += here
 
 
 class OutOfMemory(Exception):
@@ -69,6 +71,8 @@ class GuestMemory:
         self._chunks = RunPool(span >> HUGE_SHIFT, self._window_start >> HUGE_SHIFT)
         self._chunk_live: dict[int, int] = {}
         self._windows = RunPool(self._window_start >> PAGE_SHIFT, self.size >> PAGE_SHIFT)
+        self._shared: dict[int, bytearray] = {}
+        """Per extent of the window, which frames are shared with their file."""
         self._self_mem = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def _reserve(self, span: int) -> None:
@@ -85,7 +89,7 @@ class GuestMemory:
         if self.kind == "shared":
             self.memfd = os.memfd_create("guest-memory", os.MFD_CLOEXEC)
             os.ftruncate(self.memfd, 2 * span)
-            self._place(Gpa(0), 2 * span, READ_WRITE, mmap.MAP_SHARED, self.memfd, 0)
+            host_pages.place(self.base, 2 * span, READ_WRITE, mmap.MAP_SHARED, self.memfd)
         else:
             self._map.madvise(mmap.MADV_HUGEPAGE, self._chunks_start, span)
 
@@ -96,11 +100,6 @@ class GuestMemory:
             os.close(self.memfd)
         self.words.release()
         self._view.release()
-
-    def _place(self, gpa: Gpa, size: int, prot: int, flags: int, fd: int, offset: int) -> None:
-        if _libc.mmap(self.base + gpa, size, prot, flags | MAP_FIXED, fd, offset) != self.base + gpa:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
 
     # ---- extents: what the hypervisor knows of -------------------------------------------------------------------
 
@@ -167,13 +166,21 @@ class GuestMemory:
         prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable or not shared else 0)
         try:
             flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | MAP_NORESERVE
-            self._place(gpa, count << PAGE_SHIFT, prot, flags, fd, offset)
+            host_pages.place(self.base + gpa, count << PAGE_SHIFT, prot, flags, fd, offset)
         except OSError:
             self._windows.give(start, count)
             raise
         self._set_references(start, count, 1)
+        if shared:
+            self._mark_shared(start, count, True)
         self.window_frames += count
         return gpa
+
+    def _mark_shared(self, start: int, count: int, shared: bool) -> None:
+        for extent, first, end in _extents_of(start, count):
+            if shared or extent in self._shared:
+                marks = self._shared.setdefault(extent, bytearray(FRAMES_PER_EXTENT))
+                marks[first:end] = bytes((shared,)) * (end - first)
 
     def is_window(self, gpa: int) -> bool:
         return gpa >= self._window_start
@@ -234,9 +241,8 @@ class GuestMemory:
             self.watcher.stale()
             self.watcher.freed(frame, count)
         if gpa >= self._window_start:
-            self._place(
-                gpa, count << PAGE_SHIFT, READ_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
-            )
+            host_pages.place(self.base + gpa, count << PAGE_SHIFT, READ_WRITE, ANONYMOUS)
+            self._mark_shared(frame, count, False)
             self._windows.give(frame, count)
             self.window_frames -= count
             return
@@ -270,17 +276,26 @@ class GuestMemory:
         if self.watcher:
             self.watcher.stale()
             return
-        if self.kind == "shared" and gpa < self._window_start:
-            self._map.madvise(mmap.MADV_DONTNEED, gpa, count << PAGE_SHIFT)
-            return
         self.epoch += 1
-        address, size = self.base + gpa, count << PAGE_SHIFT
-        # PROT_READ, not PROT_NONE: readers never see the gap. A shared file opened for reading refuses PROT_WRITE.
-        if _libc.mprotect(address, size, mmap.PROT_READ if gpa < self._window_start else PROT_NONE):
-            raise HostError("cannot flush guest memory", os.strerror(ctypes.get_errno()))
-        if _libc.mprotect(address, size, READ_WRITE):
-            _libc.mprotect(address, size, mmap.PROT_READ)
+        if gpa >= self._window_start:
+            self._flush_window(gpa >> PAGE_SHIFT, count)
+        elif self.kind == "shared":
+            host_pages.refresh_shared(self.base + gpa, count << PAGE_SHIFT)
+        else:
+            host_pages.refresh_private(self.base + gpa, count << PAGE_SHIFT)
         self.epoch += 1
+
+    def _flush_window(self, start: int, count: int) -> None:
+        """Flush parts that are shared with a file, which may be mapped for reading only, apart from private ones."""
+        for extent, first, end in _extents_of(start, count):
+            marks = self._shared.get(extent)
+            while first < end:
+                other = -1 if marks is None else marks.find(not marks[first], first, end)
+                stop = end if other < 0 else other
+                refresh = host_pages.refresh_shared if marks and marks[first] else host_pages.refresh_private
+                frame = (extent << EXTENT_OF_FRAME) + first
+                refresh(self.base + (frame << PAGE_SHIFT), (stop - first) << PAGE_SHIFT)
+                first = stop
 
     # ---- access --------------------------------------------------------------------------------------------------
 
