@@ -17,6 +17,7 @@ from enisle.errors import LinuxError
 from enisle.kernel.files import POLLIN, OpenFile
 from enisle.kernel.table import Int, Long, Size, Support, syscall
 from enisle.kernel.transfer import (
+    SMALL,
     Operation,
     Ranges,
     broken_pipe,
@@ -32,8 +33,6 @@ from enisle.machine import USER_END
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
 
-SMALL = 1 << 16
-"""Up to here a buffer is pinned in one piece."""
 PIPE_BUF = 4096
 KNOWN_RWF = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND
 

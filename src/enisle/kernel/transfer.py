@@ -22,6 +22,8 @@ from enisle.machine import USER_END
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
 
+SMALL = 1 << 16
+"""Up to here a buffer is pinned in one piece."""
 CHUNK = 1 << 20
 """Bytes pinned at a time: a large count may name memory that a short file will never fill."""
 SIGPIPE, SIGXFSZ = 13, 25
@@ -60,6 +62,16 @@ def one_range(address: int, count: int) -> Ranges:
 def try_once(thread: "Thread", ranges: Ranges, write: bool, operation: Operation) -> tuple[int, int]:
     """Do one host call on (the beginning of) the ranges; return how much it moved and how much it was offered."""
     mm = thread.mm
+    if len(ranges) == 1 and ranges[0][1] <= SMALL:
+        try:
+            views = mm.pin(*ranges[0], write)
+        except LinuxError:
+            views = None
+        if views is not None:
+            try:
+                return operation(thread, views), ranges[0][1]
+            finally:
+                mm.unpin(views)
     batch: Ranges = []
     left, broken = CHUNK, False
     for address, size in ranges[:IOV_MAX]:

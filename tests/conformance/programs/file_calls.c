@@ -125,6 +125,7 @@ static void *open_reader(void *path) {
     int f = open(path, O_RDONLY);
     char c = 0;
     read(f, &c, 1);
+    nap(80);
     printf("reader got %c\n", c);
     fflush(stdout);
     close(f);
