@@ -175,4 +175,5 @@ def epoll_ctl(fd: int, operation: int, target: int, event: bytes | None) -> None
 def epoll_poll(fd: int, count: int) -> bytes:
     """Return up to `count` struct epoll_event that are there now."""
     buffer = create_string_buffer(count * n.EPOLL_EVENT.size)
-    return buffer.raw[: _epoll_wait(fd, addressof(buffer), count, 0) * n.EPOLL_EVENT.size]
+    found = _epoll_wait(fd, addressof(buffer), count, 0)
+    return buffer.raw[: found * n.EPOLL_EVENT.size]

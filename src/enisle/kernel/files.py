@@ -44,6 +44,8 @@ class OpenFile:
     """What was opened when that is in a synthetic tree (see `paths`)."""
     owner = owner_signal = 0
     """Who gets SIGIO (F_SETOWN), and which signal instead (F_SETSIG)."""
+    companions: tuple[int, ...] = ()
+    """More host descriptors of the description, which end with it (see `epoll`)."""
 
     def __init__(self, fd: int, flags: int, path: bytes = b"", blocking: bool = False) -> None:
         self.fd, self.flags, self.path = fd, flags, path
@@ -67,6 +69,9 @@ class OpenFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+            for companion in self.companions:
+                os.close(companion)
+            self.companions = ()
 
     # ---- input and output: `buffers` are pinned guest memory -------------------------------------------------------
     # These only try, and raise BlockingIOError when the call would wait: the caller unpins before it `block`s.

@@ -31,6 +31,8 @@ MODULES = (
     "sys_special",
     "sys_socket",
     "sys_socket_messages",
+    "sys_poll",
+    "sys_epoll",
 )
 
 

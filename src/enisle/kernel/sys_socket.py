@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FAMILIES = (n.AF_UNIX, n.AF_INET, n.AF_INET6, n.AF_NETLINK)
 TYPE_FLAGS = n.SOCK_NONBLOCK | n.SOCK_CLOEXEC
 LEVELS = (n.SOL_IP, n.SOL_SOCKET, n.SOL_TCP, n.SOL_UDP, n.SOL_IPV6, n.SOL_ICMPV6, n.SOL_RAW, n.SOL_NETLINK)
+NO_LEVEL = 9999
 OPTION_MAX = 1 << 16
 FILTER_MAX = 4096
 """Instructions of a classic BPF program (BPF_MAXINSNS)."""
@@ -215,23 +216,23 @@ def sys_setsockopt(thread: "Thread", fd: Fd, level: Int, name: Int, value: Gva, 
     try:
         if size < 0:
             raise LinuxError(EINVAL)
-        check_option(level, name)
+        host_level = check_option(level, name)
         if level == n.SOL_SOCKET and name in FILTERS:
             attach_filter(thread, file, name, value, size)
             return
         content = thread.mm.read(value, min(size, OPTION_MAX))
-        host_socket.setsockopt(file.fd, level, name, content)
+        host_socket.setsockopt(file.fd, host_level, name, content)
         if level == n.SOL_SOCKET and name in TIMEOUTS:
             set_timeout(file, TIMEOUTS[name], content)
     finally:
         file.drop()
 
 
-def check_option(level: int, name: int) -> None:
-    if level not in LEVELS:
-        raise LinuxError(ENOPROTOOPT)
+def check_option(level: int, name: int) -> int:
+    """Return the level to ask the host about: one nobody has for those the guest may not reach."""
     if (level, name) in REFUSED:
         raise LinuxError(REFUSED[level, name])
+    return level if level in LEVELS else NO_LEVEL
 
 
 def set_timeout(file: SocketFile, events: int, value: bytes) -> None:
@@ -259,13 +260,13 @@ def sys_getsockopt(thread: "Thread", fd: Fd, level: Int, name: Int, value: Gva, 
         room = int.from_bytes(thread.mm.read(size_at, 4), "little", signed=True)
         if room < 0:
             raise LinuxError(EINVAL)
-        check_option(level, name)
+        host_level = check_option(level, name)
         if (level, name) == (n.SOL_SOCKET, n.SO_PEERCRED):
             answer = file.peer_credentials.pack()[:room]
         elif (level, name) == (n.SOL_SOCKET, n.SO_PEERGROUPS):
             answer = peer_groups(thread, file, room, size_at)
         else:
-            answer = host_socket.getsockopt(file.fd, level, name, thread.mm.read(value, min(room, OPTION_MAX)))
+            answer = host_socket.getsockopt(file.fd, host_level, name, thread.mm.read(value, min(room, OPTION_MAX)))
         thread.mm.write(value, answer)
         thread.mm.write_u32(size_at, len(answer))
     finally:
