@@ -23,6 +23,7 @@ class KernelConfig(NamedTuple):
     gid: int = 0
     trace: Any = None
     timing: bool = False
+    host_proc: int = -1
 
 
 class Statistics(NamedTuple):

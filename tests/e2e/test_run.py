@@ -132,9 +132,16 @@ def test_a_reader_that_leaves_early_ends_the_writer() -> None:
     assert result.stdout == f"y\n{128 + signal.SIGPIPE}\n"
 
 
-def test_closed_standard_descriptors_do_no_harm() -> None:
-    command = f"{ENISLE} run -- busybox sh -c 'exit 5' <&- >&- 2>&-; echo $?"
-    assert subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30).stdout == "5\n"
+def test_standard_descriptors_that_are_closed_are_closed_in_the_island() -> None:
+    for redirection in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        for program in ("cat", "sh -c 'echo x'", "sh -c 'echo x >&2'", "sh -c 'exit 5'"):
+            native = f"busybox {program} {redirection} > /dev/null; echo $?".replace(">&- > /dev/null", ">&-")
+            command = native.replace("busybox", f"{ENISLE} run -- busybox", 1)
+            codes = [
+                subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=30).stdout
+                for words in (native, command)
+            ]
+            assert codes[0] == codes[1], command
 
 
 def heed_signals() -> None:

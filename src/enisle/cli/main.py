@@ -17,8 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Until there is something to tidy up, Ctrl-C simply ends us: no traceback, nothing left behind.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _reserve_stdio()
+    closed = _reserve_stdio()
     options = parse(sys.argv[1:] if argv is None else argv)
+    options.closed = closed
     try:
         return _run_verb(options)
     except EnisleError as error:
@@ -37,14 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
-def _reserve_stdio() -> None:
+def _reserve_stdio() -> frozenset[int]:
     """Open /dev/null for standard descriptors that are closed, so that no file of ours takes their numbers."""
+    closed: set[int] = set()
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
+        closed.add(descriptor)
     os.close(descriptor)
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - for good
+    return frozenset(closed)
 
 
 def _run_verb(options: Options) -> int:

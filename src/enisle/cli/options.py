@@ -51,6 +51,8 @@ class Options(Namespace):
     trace: bool
     stats: bool
     command: list[str]
+    closed: frozenset[int]
+    """Standard descriptors that were closed when we were started; not typed, but told the same way."""
 
 
 def parse(words: Sequence[str]) -> Options:

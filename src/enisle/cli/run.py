@@ -96,7 +96,8 @@ def configure(options: Options) -> Configuration:
 
 def _run(options: Options, configuration: Configuration) -> int:
     capture = Capture() if options.json else None
-    stdio = (0, capture.stdout, capture.stderr) if capture else (0, 1, 2)
+    out, err = (capture.stdout, capture.stderr) if capture else (_unless_closed(1, options), _unless_closed(2, options))
+    stdio = (_unless_closed(0, options), out, err)
     with Terminal() as terminal:
         # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
         island = IslandProcess(configuration, _write_trace if options.trace else None)
@@ -110,6 +111,10 @@ def _run(options: Options, configuration: Configuration) -> int:
     if outcome.timed_out and not options.json:
         tell_note(f"killed after {options.timeout:g} seconds")
     return outcome.exit_code
+
+
+def _unless_closed(descriptor: int, options: Options) -> int:
+    return -1 if descriptor in options.closed else descriptor
 
 
 def _run_program(options: Options, island: IslandProcess, terminal: Terminal, stdio: tuple[int, int, int]) -> Outcome:

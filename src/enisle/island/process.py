@@ -50,7 +50,7 @@ class IslandProcess:
             self.jail = jail.enter(configuration)
             jail.close_door(self.jail)
             preload.seal()
-            self.kernel = Kernel(self.machine, kernel_config(configuration, trace))
+            self.kernel = Kernel(self.machine, kernel_config(configuration, self.jail, trace))
         except BaseException:
             self.machine.close()
             raise
@@ -105,7 +105,7 @@ class IslandProcess:
         self.close()
 
 
-def kernel_config(configuration: Configuration, trace: Callable[[str], None] | None) -> KernelConfig:
+def kernel_config(configuration: Configuration, place: jail.Jail, trace: Callable[[str], None] | None) -> KernelConfig:
     """Return what our kernel needs to know of the island."""
     return KernelConfig(
         hostname=jail.HOST_NAME.encode(),
@@ -115,6 +115,7 @@ def kernel_config(configuration: Configuration, trace: Callable[[str], None] | N
         gid=os.getegid(),
         trace=trace,
         timing=configuration.timing,
+        host_proc=place.host_proc,
     )
 
 
