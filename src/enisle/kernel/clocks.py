@@ -16,10 +16,11 @@ from enisle.kernel.thread import Thread
 
 SYSTEM_CLOCKS = frozenset(
     {t.CLOCK_REALTIME, t.CLOCK_MONOTONIC, t.CLOCK_BOOTTIME, t.CLOCK_TAI, t.CLOCK_MONOTONIC_RAW}
-    | {t.CLOCK_REALTIME_COARSE, t.CLOCK_MONOTONIC_COARSE, t.CLOCK_REALTIME_ALARM, t.CLOCK_BOOTTIME_ALARM}
+    | {t.CLOCK_REALTIME_COARSE, t.CLOCK_MONOTONIC_COARSE}
 )
 COARSE_CLOCKS = frozenset({t.CLOCK_REALTIME_COARSE, t.CLOCK_MONOTONIC_COARSE})
 ALARM_CLOCKS = frozenset({t.CLOCK_REALTIME_ALARM, t.CLOCK_BOOTTIME_ALARM})
+"""Clocks that wake a computer up: not there without a hardware clock."""
 TIMER_CLOCKS = frozenset({t.CLOCK_REALTIME, t.CLOCK_MONOTONIC, t.CLOCK_BOOTTIME, t.CLOCK_TAI})
 """System clocks with timers and sleeps."""
 
@@ -35,9 +36,7 @@ def find_clock(thread: Thread, clock_id: int) -> ClockReader:
     """Return the clock `clock_id` names for `thread`. Raises EINVAL."""
     if clock_id in SYSTEM_CLOCKS:
         clock = thread.kernel.clock
-        base = {t.CLOCK_REALTIME_ALARM: t.CLOCK_REALTIME, t.CLOCK_BOOTTIME_ALARM: t.CLOCK_BOOTTIME}
-        name = base.get(clock_id, clock_id)
-        return ClockReader(lambda: clock.now_ns(name), False)
+        return ClockReader(lambda: clock.now_ns(clock_id), False)
     if clock_id == t.CLOCK_PROCESS_CPUTIME_ID:
         return process_clock(thread.process, t.CPUCLOCK_SCHED)
     if clock_id == t.CLOCK_THREAD_CPUTIME_ID:

@@ -63,11 +63,14 @@ def sys_prlimit64(thread: Thread, pid: Pid, resource: Uint, new: Gva, old: Gva) 
 
 def find_limited(thread: Thread, pid: int) -> Process:
     """Return the process whose limits the caller may see and change. Raises ESRCH, EPERM (check_prlimit_permission)."""
-    target = thread.kernel.threads.get(Pid(pid)) if pid else thread
-    if target is None:
+    if pid == 0:
+        return thread.process
+    target = thread.kernel.threads.get(Pid(pid))
+    process = target.process if target else thread.kernel.processes_by_pid.get(Pid(pid))
+    if process is None:
         raise LinuxError(ESRCH)
-    me, other = thread.process.credentials, target.process.credentials
+    me, other = thread.process.credentials, process.credentials
     same = set(other.uids) == {me.uid} and set(other.gids) == {me.gid}
-    if target.process is not thread.process and not same and not me.may(CAP_SYS_RESOURCE):
+    if process is not thread.process and not same and not me.may(CAP_SYS_RESOURCE):
         raise LinuxError(EPERM)
-    return target.process
+    return process

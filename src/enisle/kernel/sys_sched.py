@@ -28,7 +28,7 @@ def find_thread(thread: Thread, pid: int) -> Thread:
         raise LinuxError(EINVAL)
     target = thread.kernel.threads.get(Pid(pid)) if pid else thread
     if target is None:
-        raise LinuxError(ESRCH)
+        raise LinuxError(EPERM if pid == thread.kernel.init.pid else ESRCH)
     return target
 
 
@@ -105,6 +105,8 @@ def set_policy(thread: Thread, target: Thread, wanted: Scheduling) -> None:
         real_time = wanted.policy in REAL_TIME
         if real_time and ((wanted.policy != old.policy and not most) or wanted.priority > max(old.priority, most)):
             raise LinuxError(EPERM)
+        if old.policy == p.SCHED_IDLE != wanted.policy and 20 - old.nice > limits.soft(RLIMIT_NICE):
+            raise LinuxError(EPERM)  # idle counts as the lowest priority of all
         if wanted.policy in FAIR and wanted.nice < old.nice and 20 - wanted.nice > limits.soft(RLIMIT_NICE):
             raise LinuxError(EPERM)
         if wanted.policy == p.SCHED_DEADLINE or (old.reset_on_fork and not wanted.reset_on_fork):
@@ -216,6 +218,8 @@ def find_targets(thread: Thread, which: int, who: int) -> list[Thread]:
     """Return the threads getpriority(2)'s arguments name. Raises EINVAL, ESRCH. Requires: kernel.lock."""
     everyone = list(thread.kernel.threads.values())
     if which == p.PRIO_PROCESS:
+        if who == thread.kernel.init.pid:
+            raise LinuxError(EPERM)
         found = [thread.kernel.threads.get(Pid(who)) if who else thread]
     elif which == p.PRIO_PGRP:
         group = who or thread.process.pgid

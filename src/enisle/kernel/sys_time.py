@@ -36,6 +36,8 @@ def sys_clock_getres(thread: Thread, clock: Int, resolution: Gva) -> None:
     step = 1
     if clock in clocks.COARSE_CLOCKS:
         step = round(time.clock_getres(clock) * t.NS)
+    elif clock < 0 and clock & t.CPUCLOCK_CLOCK_MASK != t.CPUCLOCK_SCHED:
+        step = t.LOW_RESOLUTION_NS
     if resolution:
         thread.mm.write(resolution, pack_timespec(step))
 
@@ -87,10 +89,11 @@ def sys_nanosleep(thread: Thread, request: Gva, left: Gva) -> int:
 
 @syscall(230, Support.FULL)
 def sys_clock_nanosleep(thread: Thread, clock: Int, flags: Int, request: Gva, left: Gva) -> int:
+    if clock in clocks.ALARM_CLOCKS:
+        raise LinuxError(EOPNOTSUPP)
     reader = clocks.find_clock(thread, clock)
-    sleepable = clock in clocks.TIMER_CLOCKS or (reader.on_cpu and clock != t.CLOCK_THREAD_CPUTIME_ID)
-    if not sleepable:
-        raise LinuxError(EPERM if clock in clocks.ALARM_CLOCKS else EOPNOTSUPP)
+    if clock not in clocks.TIMER_CLOCKS and (not reader.on_cpu or clock == t.CLOCK_THREAD_CPUTIME_ID):
+        raise LinuxError(EOPNOTSUPP)
     length = read_timespec(thread, request)
     if clock < 0 and _is_own(thread, clock):
         raise LinuxError(EINVAL)  # it would stand still for ever

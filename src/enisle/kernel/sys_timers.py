@@ -1,6 +1,6 @@
 """Timers of a process: setitimer, alarm, and POSIX timers (setitimer(2), timer_create(2))."""
 
-from errno import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
+from errno import EAGAIN, EINVAL, EOPNOTSUPP
 
 from enisle.abi import linux_time as t
 from enisle.abi.linux_signal import NSIG, SIGALRM
@@ -84,9 +84,9 @@ def sys_alarm(thread: Thread, seconds: Uint) -> int:
 
 @syscall(222, Support.PARTIAL, note="no alarm clocks, no clocks behind descriptors")
 def sys_timer_create(thread: Thread, clock: Int, event: Gva, created: Gva) -> None:
-    reader = clocks.find_clock(thread, clock)
     if clock in clocks.ALARM_CLOCKS:
-        raise LinuxError(EPERM)
+        raise LinuxError(EOPNOTSUPP)
+    reader = clocks.find_clock(thread, clock)
     if not reader.on_cpu and clock not in clocks.TIMER_CLOCKS:
         raise LinuxError(EOPNOTSUPP)
     raw = thread.mm.read(event, t.SIGEVENT.size) if event else None

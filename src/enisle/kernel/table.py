@@ -70,7 +70,7 @@ class Entry:
     def parameters(self) -> list[tuple[str, Any]]:
         """Names and types of the arguments after the thread."""
         notes = self.handler.__annotations__
-        return [(name, kind) for name, kind in notes.items() if name not in ("thread", "return")]
+        return [(name, kind) for name, kind in notes.items() if name != "return"][1:]
 
     def _first_call(self, thread: "Thread", registers: "Registers") -> int | None:
         self.call = self._compile()
