@@ -121,23 +121,31 @@ def _keeps_state(file: OpenFile) -> bool:
 
 def from_host(thread: "Thread", control: bytes, flags: int, sender: Credentials) -> tuple[bytes, int]:
     """Return ancillary data for the guest, its descriptors installed, and MSG_CTRUNC when not all could be."""
-    out, truncated = bytearray(control), 0
+    out = bytearray(control)
     for offset, size, level, kind in list(parts(control)):
         if level == n.SOL_SOCKET and kind == n.SCM_RIGHTS:
             hosts = [int.from_bytes(control[at : at + 4], "little") for at in range(offset, offset + size, INT_SIZE)]
             guests = install_all(thread, hosts, flags)
             out[offset : offset + INT_SIZE * len(guests)] = b"".join(fd.to_bytes(4, "little") for fd in guests)
-            if len(guests) < len(hosts):
-                truncated = n.MSG_CTRUNC
-                length = n.CMSGHDR.size + INT_SIZE * len(guests)
-                n.CMSGHDR.pack_into(out, offset - n.CMSGHDR.size, length, level, kind)
+            if len(guests) < len(hosts):  # descriptors come last (net/core/scm.c: scm_recv)
+                return cut_rights(out, offset, len(guests)), n.MSG_CTRUNC
         elif level == n.SOL_SOCKET and kind == n.SCM_CREDENTIALS:
             pid, uid, gid = n.UCRED.unpack_from(control, offset)
             if pid == os.getpid():
                 out[offset : offset + n.UCRED.size] = sender.pack()
             elif pid:
                 n.UCRED.pack_into(out, offset, 0, uid, gid)
-    return bytes(out), truncated
+    return bytes(out), 0
+
+
+def cut_rights(control: bytearray, offset: int, count: int) -> bytes:
+    """Return ancillary data that ends with the first `count` descriptors of the message whose data is at `offset`."""
+    start = offset - n.CMSGHDR.size
+    if not count:
+        return bytes(control[:start])
+    length = n.CMSGHDR.size + INT_SIZE * count
+    n.CMSGHDR.pack_into(control, start, length, n.SOL_SOCKET, n.SCM_RIGHTS)
+    return bytes(control[:start]) + bytes(control[start : start + length]).ljust((length + 7) & ~7, b"\0")
 
 
 def install_all(thread: "Thread", hosts: list[int], flags: int) -> list[int]:
