@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from errno import EAGAIN
 from typing import NamedTuple
 
-from enisle.abi.types import Pid
+from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
-from enisle.kernel import loader, signals
+from enisle.kernel import loader, signals, vdso, vvar
 from enisle.kernel.clock import Clock
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
@@ -23,11 +23,10 @@ from enisle.kernel.mm import Mm
 from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
-from enisle.kernel.shared_pages import Vdso
 from enisle.kernel.stdio import adopt_stdio
 from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
-from enisle.machine import Halt, Machine
+from enisle.machine import VDSO, VVAR, Halt, Machine
 
 SIGKILL = 9
 PID_MAX = 32768
@@ -98,9 +97,7 @@ class Kernel:
         self.machine, self.config = machine, config or KernelConfig()
         self.trace, self.timing = self.config.trace, self.config.timing
         self.lock = threading.RLock()
-        counter = machine.counter()
-        self.clock = Clock(counter.read, counter.khz) if counter else Clock()
-        self.vdso = Vdso(machine.memory, self.clock, self.config.processors)
+        self.clock = self._make_clock()
         self.poller = Poller(self)
         self.futexes = FutexTable()
         self.synthetic: Mapping[bytes, SyntheticNode] | None = None
@@ -118,6 +115,20 @@ class Kernel:
         self._unknown: Counter[int] = Counter()
         self._changed = threading.Condition(self.lock)
         self.init = self._make_init()
+
+    def _make_clock(self) -> Clock:
+        """Put the vDSO and its page of clock parameters into every address space, and make the clock that feeds it."""
+        parameters = self.machine.add_common_page(Gva(VVAR), b"", execute=False)
+        self.machine.add_common_page(Gva(VDSO), vdso.image(), execute=True)
+        memory = self.machine.memory
+
+        def write(offset: int, content: bytes) -> None:
+            memory.write(Gpa(parameters + offset), content)
+
+        counter = self.machine.counter()
+        clock = Clock(counter.read, counter.khz) if counter else Clock()
+        clock.attach(vvar.Page(write, self.config.processors))
+        return clock
 
     def _make_init(self) -> Process:
         init = Process(self, self.new_pid(), None, b"enisle")

@@ -25,7 +25,7 @@ from enisle.kernel import elf as image_loader
 from enisle.kernel.files import FsContext
 from enisle.kernel.mm import Mm
 from enisle.kernel.vma import Backing
-from enisle.machine import USER_END
+from enisle.machine import USER_END, VDSO
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
@@ -134,7 +134,7 @@ def _load_elf(
     executable_stack = any(s.type == elf.PT_GNU_STACK and s.flags & elf.PF_X for s in image.segments)
     _map_stack(mm, top, executable_stack)
     auxv = {
-        Auxv.SYSINFO_EHDR: kernel.vdso.map_into(mm),
+        Auxv.SYSINFO_EHDR: VDSO,
         Auxv.PHDR: program.headers,
         Auxv.PHENT: elf.PROGRAM_HEADER.size,
         Auxv.PHNUM: len(image.segments),

@@ -98,10 +98,6 @@ class Mm(UserMemory):
             raise LinuxError(ENOMEM)
         return start
 
-    def find_place(self, size: int) -> int:
-        """Return a free range of `size` bytes where mmap would put it. Raises ENOMEM. Requires: lock."""
-        return self._place(0, size, 0, huge=False)
-
     def _fill_new(self, vma: Vma) -> None:
         """Give a new mapping its translations: a file's all at once, anonymous memory as the policy says."""
         try:
@@ -360,7 +356,7 @@ class Mm(UserMemory):
             if self.users:
                 return
             self._forget()
-            self.space.close()
+            self.machine.release_address_space(self.space)
             self.vmas = VmaList()
             self.exe = None
 

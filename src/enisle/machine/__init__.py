@@ -7,7 +7,7 @@ an `Exit`. May import `abi` and `errors`.
 from typing import TYPE_CHECKING
 
 from enisle.machine.exitless import CallSlot
-from enisle.machine.layout import SLOTS, USER_END, USER_START
+from enisle.machine.layout import USER_END, USER_START, VDSO, VVAR
 from enisle.machine.machine import Machine, MachineStatistics
 from enisle.machine.memory import GuestMemory, OutOfMemory
 from enisle.machine.pagetables import AddressSpace, leaf_flags
@@ -24,9 +24,10 @@ from enisle.machine.processor import (
 )
 
 __all__ = [
-    "SLOTS",
     "USER_END",
     "USER_START",
+    "VDSO",
+    "VVAR",
     "AddressSpace",
     "BusError",
     "CallSlot",

@@ -63,4 +63,4 @@ def _read_in_guest(machine: "Machine") -> int | None:
         return processor.gpr[RAX] if isinstance(processor.run(), Syscall) else None
     finally:
         machine.release_processor(processor)
-        space.close()
+        machine.release_address_space(space)

@@ -97,6 +97,10 @@ class Vm:
             self._boot_root = space.root
         return self._boot_root
 
+    def forget_tables(self) -> None:
+        """Drop what processors remember of page tables."""
+        self._shoot_down()
+
     def _shoot_down(self) -> None:
         """Return when no processor computes with what it knew before."""
         owner = self.turns.owner

@@ -26,6 +26,9 @@ USER_END = 0x7FFF_F000_0000
 SYSCALL_STUB = 0x7FFF_F000_0000
 """The one page of ours that ring 3 may execute: a software KVM enters LSTAR without leaving ring 3, and has no room
 for a guest in the upper half."""
+VVAR = SYSCALL_STUB + PAGE
+VDSO = VVAR + PAGE
+"""Pages of the kernel that every process may read: clock parameters, and the code that uses them right after."""
 SLOTS = 0x7FFF_F100_0000
 """Call slots and their stubs, one page each per processor of the process; part of no VMA."""
 SLOT_STRIDE = 2 * PAGE
@@ -45,7 +48,7 @@ SYSCALL_PORT = 0x42
 
 _regions = [
     ("user", USER_START, USER_END),
-    ("syscall stub", SYSCALL_STUB, SYSCALL_STUB + PAGE),
+    ("common pages", SYSCALL_STUB, VDSO + PAGE),
     ("call slots", SLOTS, SLOTS_END),
     ("gdt", GDT, GDT + PAGE),
     ("idt", IDT, IDT + PAGE),

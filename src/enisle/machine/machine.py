@@ -4,8 +4,9 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from enisle.abi.types import PAGE
+from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.errors import HostError, InvalidRequest
+from enisle.machine import layout
 from enisle.machine.memory import GuestMemory
 from enisle.machine.pagetables import AddressSpace, PlainPageTables
 from enisle.machine.processor import Processor
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from enisle.machine.counter import Counter
 
 MINIMUM_MEMORY = 16 << 20
+TREE_TABLES, CONDEMNED_TABLES = 64, 1024
+"""Up to how many tables a tree is used again; how many of larger trees may wait to be freed."""
 
 
 class MachineStatistics(NamedTuple):
@@ -58,10 +61,11 @@ class Machine:
         self._vm: Any = self._open(backend)
         self.backend = "kvm" if self.fallback_reason == "" and backend != "emulated" else "emulated"
         self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
-        kvm = self.backend == "kvm"
-        self.page_tables = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
+        self.page_tables = self._new_page_tables()
         self.supervisor = Supervisor(self.memory, self.page_tables)
         self._lock = threading.Lock()
+        self._spaces: list[AddressSpace] = []
+        self._condemned: list[AddressSpace] = []
         self._idle: list[Processor] = []
         self._all: list[Processor] = []
 
@@ -76,6 +80,11 @@ class Machine:
         from enisle.machine.emulated import Vm as EmulatedVm  # Unicorn takes long to import
 
         return EmulatedVm()
+
+    def _new_page_tables(self) -> PlainPageTables:
+        if self.backend == "kvm":
+            return PlainPageTables(self.memory, self._vm.forget_tables)
+        return self._vm.page_tables(self.memory)
 
     def _open_kvm(self) -> Any:
         from enisle.machine.kvm import Vm, install_kick_handler
@@ -94,9 +103,37 @@ class Machine:
         """Bytes of the guest's standard-format XSAVE area."""
         return self._vm.xsave_size
 
+    def add_common_page(self, address: Gva, content: bytes, execute: bool) -> Gpa:
+        """Make a page that every address space has, readable in ring 3; before the first space is made."""
+        return self.supervisor.add_common_page(address, content, execute)
+
     def new_address_space(self) -> AddressSpace:
-        """Return an empty address space that shares the supervisor's half. Raises OutOfMemory."""
+        """Return an empty address space with the supervisor's half and the common pages. Raises OutOfMemory."""
+        with self._lock:
+            if self._spaces:
+                return self._spaces.pop()
         return self.supervisor.new_address_space()
+
+    def release_address_space(self, space: AddressSpace) -> None:
+        """Take a space back, with everything mapped in it. No processor may be in it.
+
+        Its tables keep their places for the next user (see `AddressSpace`); large trees wait until the hypervisor
+        has forgotten its shadows of them, all at once.
+        """
+        space.clear(keep=Gva(layout.SYSCALL_STUB))
+        with self._lock:
+            if space.table_count <= TREE_TABLES:
+                self._spaces.append(space)
+                return
+            self._condemned.append(space)
+            if sum(other.table_count for other in self._condemned) < CONDEMNED_TABLES:
+                return
+            condemned, self._condemned = self._condemned, []
+        for space in condemned:
+            space.clear()
+        self._vm.forget_tables()
+        for space in condemned:
+            space.close()
 
     def acquire_processor(self) -> Processor:
         """Return an unused processor, made when there is none. Raises HostError when the host has no more."""

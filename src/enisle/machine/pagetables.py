@@ -6,7 +6,7 @@ An entry owns one reference of its frame. Callers hold the lock of the address s
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
@@ -14,6 +14,8 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.memory import GuestMemory, Run
 
 ENTRIES = 512
+EMPTY_TABLE = array("Q", bytes(8 * ENTRIES))
+RETIRED_TABLES = 1024
 PRESENT, WRITABLE, USER = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.USER)
 ACCESSED, DIRTY, HUGE_LEAF = int(Pte.ACCESSED), int(Pte.DIRTY), int(Pte.HUGE)
 COW, HELD, NX = int(Pte.COW), int(Pte.HELD), int(Pte.NX)
@@ -36,12 +38,22 @@ class PageTableOps(Protocol):
 
 
 class PlainPageTables:
-    """One copy of every table."""
+    """One copy of every table.
 
-    def __init__(self, memory: GuestMemory) -> None:
+    A shadow-paging hypervisor remembers which table hung below which, and does not hear of our changes: a table that is
+    taken for another place would be filled with the translations of both. So freed tables are kept, empty, until
+    `forget` has made the hypervisor forget all of them.
+    """
+
+    def __init__(self, memory: GuestMemory, forget: Callable[[], None] | None = None) -> None:
         self._memory = memory
         self._words = memory.words
+        self._forget = forget
+        self._retired: list[Gpa] = []
+        self._retired_limit = min(RETIRED_TABLES, memory.limit_frames // 64)
         self.tables = 0
+        if forget:
+            memory.reclaim = self.reclaim
 
     def alloc(self, level: int) -> Gpa:
         """Return an empty table. Raises OutOfMemory."""
@@ -51,7 +63,21 @@ class PlainPageTables:
 
     def free(self, table: Gpa) -> None:
         self.tables -= 1
-        self._memory.release(table, 1)
+        if self._forget is None:
+            self._memory.release(table, 1)
+            return
+        self.set_run(table, 0, EMPTY_TABLE)  # the hypervisor may read it on
+        self._retired.append(table)
+        if len(self._retired) >= self._retired_limit:
+            self.reclaim()
+
+    def reclaim(self) -> None:
+        """Give the memory of freed tables back."""
+        retired, self._retired = self._retired, []
+        if retired and self._forget:
+            self._forget()
+            for table in retired:
+                self._memory.release(table, 1)
 
     def set(self, table: Gpa, index: int, entry: int) -> None:
         self._words[(table >> 3) + index] = entry
@@ -99,7 +125,11 @@ def frame_runs(entries: Iterable[int]) -> Iterator[Run]:
 
 
 class AddressSpace:
-    """One tree of translations."""
+    """One tree of translations.
+
+    A table, once linked into the tree, keeps its place as long as the tree lives: a shadow-paging hypervisor does not
+    see a link change, and would go on using its shadow of the old table for whoever gets the frame next.
+    """
 
     def __init__(self, memory: GuestMemory, ops: PageTableOps, supervisor: tuple[int, int] | None = None) -> None:
         self.memory, self.ops = memory, ops
@@ -176,7 +206,6 @@ class AddressSpace:
         """Remove the range's translations and drop their references (which flushes what nobody else uses)."""
         shared: list[Run] = []
         release: list[Run] = []
-        tables: list[Gpa] = []
         for address, first, here in self._pieces(gva, count):
             key = address >> HUGE_SHIFT
             if key in self._huge and here == ENTRIES:
@@ -189,19 +218,13 @@ class AddressSpace:
                 continue
             table = self._leaf_table(address)
             release.extend(frame_runs(self.ops.get_run(table, first, here)))
-            if here == ENTRIES:
-                self.ops.set(self._table(address, 1), key & 511, 0)
-                tables.append(self._tables[0].pop(key))
-            else:
-                self.ops.set_run(table, first, array("Q", bytes(8 * here)))
+            self.ops.set_run(table, first, array("Q", bytes(8 * here)))
         for gpa, frames in release:
             shared.extend(self._still_used(gpa, frames))
         for run in shared:
             self.memory.flush(*run)
         for gpa, frames in release:
             self.memory.release(gpa, frames)
-        for table in tables:
-            self.ops.free(table)
 
     def _still_used(self, gpa: Gpa, count: int) -> Iterator[Run]:
         """Yield parts of a run that live on after one release, and so must be flushed by hand."""
@@ -329,14 +352,21 @@ class AddressSpace:
             place = address - source + target
             self.ops.set(self._leaf_table(place), (place >> PAGE_SHIFT) & 511, entry)
 
+    @property
+    def table_count(self) -> int:
+        return sum(len(tables) for tables in self._tables)
+
+    def clear(self, keep: Gva | None = None) -> None:
+        """Unmap everything but the 2 MiB around `keep`; the empty tables stay linked. No processor may be in it."""
+        for key in (*self._huge, *self._tables[0]):
+            if keep is None or key != keep >> HUGE_SHIFT:
+                self.unmap(Gva(key << HUGE_SHIFT), FRAMES_PER_HUGE)
+
     def close(self) -> None:
-        """Free every frame and table of the space. No processor may be in it."""
-        for key in list(self._huge):
-            self.unmap(Gva(key << HUGE_SHIFT), FRAMES_PER_HUGE)
-        for key in list(self._tables[0]):
-            self.unmap(Gva(key << HUGE_SHIFT), FRAMES_PER_HUGE)
-        for level in (1, 2, 3):
-            for table in self._tables[level].values():
+        """Free every frame and table of the space, for good."""
+        self.clear()
+        for tables in self._tables:
+            for table in tables.values():
                 self.ops.free(table)
 
 

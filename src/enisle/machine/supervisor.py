@@ -12,7 +12,7 @@ from enisle.abi.x86 import VECTORS_WITH_ERROR_CODE, Pte, Vector
 from enisle.machine import layout
 from enisle.machine.exitless import build_stub
 from enisle.machine.memory import GuestMemory
-from enisle.machine.pagetables import AddressSpace, PageTableOps
+from enisle.machine.pagetables import AddressSpace, PageTableOps, leaf_flags
 
 KERNEL_CS, KERNEL_DS, USER_DS, USER_CS, TSS_SELECTOR = 0x10, 0x18, 0x2B, 0x33, 0x38
 STAR = KERNEL_CS << 32 | (USER_DS - 8) << 48  # SYSRET loads CS from +16, SS from +8 (APM 2 6.1.1)
@@ -27,7 +27,6 @@ TSS_SIZE = 0x68
 IO_BITMAP_BYTES = layout.SYSCALL_PORT // 8 + 1
 
 ONLY_SUPERVISOR = int(Pte.PRESENT | Pte.WRITABLE)
-USER_EXECUTABLE = int(Pte.PRESENT | Pte.USER)
 
 
 class ExceptionFrame(NamedTuple):
@@ -93,8 +92,15 @@ class Supervisor:
             self._page(address, content, flags)
         self.entry = (256, ops.get(self._space.table, 256))
         """Index and entry of the PML4 that every address space shares."""
-        self._stub = memory.allocate_frame()
-        memory.write(self._stub, OUT_SYSCALL + SYSRET)
+        self._common: list[tuple[Gva, Gpa, int]] = []
+        self.add_common_page(Gva(layout.SYSCALL_STUB), OUT_SYSCALL + SYSRET, execute=True)
+
+    def add_common_page(self, address: Gva, content: bytes, execute: bool) -> Gpa:
+        """Make a page that every space has at `address`, readable in ring 3. Before the first space is made."""
+        gpa = self.memory.allocate_frame()
+        self.memory.write(gpa, content)
+        self._common.append((address, gpa, leaf_flags(True, False, execute)))
+        return gpa
 
     def exitless_stub(self, ring: int) -> Gpa:
         """Return the frame with the stub of the exit-less door, made at first use."""
@@ -104,10 +110,11 @@ class Supervisor:
         return self._exitless
 
     def new_address_space(self) -> AddressSpace:
-        """Return an empty space with the supervisor's half and the system-call stub. Raises OutOfMemory."""
+        """Return an empty space with the supervisor's half and the common pages. Raises OutOfMemory."""
         space = AddressSpace(self.memory, self._ops, self.entry)
-        self.memory.share(self._stub, 1)
-        space.map(Gva(layout.SYSCALL_STUB), self._stub, 1, USER_EXECUTABLE)
+        for address, gpa, flags in self._common:
+            self.memory.share(gpa, 1)
+            space.map(address, gpa, 1, flags)
         return space
 
     def _page(self, address: int, content: bytes, flags: int) -> Gpa:
