@@ -46,9 +46,6 @@ KVM_TSS_ADDRESS = 0xFFFB_D000
 SPARE_SLOT, SPARE_GPA = 30_000, 1 << 45
 FP_USER_CR0 = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.PG
 XCR0_X87_SSE = 3
-SPARE_SLOT = 500
-SPARE_GPA = 1 << 39
-"""Above all memory of a machine, below what any processor can address."""
 XSAVE_LEGACY_SIZE = 576
 
 
@@ -121,17 +118,6 @@ class Vm:
             return kvm.KVM_GET_TSC_KHZ(self.fd)  # of the VM since Linux 5.18 (KVM_CAP_VM_TSC_CONTROL)
         except OSError:
             return 0
-
-    def forget_tables(self) -> None:
-        """Make a shadow-paging KVM drop all it knows of guest page tables; costs about 0.3 ms and the refaults.
-
-        Deleting any memory slot does (kvm_arch_flush_shadow_memslot); the one that comes and goes is no one's memory.
-        """
-        page = mmap.mmap(-1, PAGE)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        for size in (PAGE, 0):
-            region = kvm.kvm_userspace_memory_region(SPARE_SLOT, 0, SPARE_GPA, size, address)
-            kvm.KVM_SET_USER_MEMORY_REGION(self.fd, region)
 
     def close(self) -> None:
         os.close(self.fd)

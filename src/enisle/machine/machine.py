@@ -61,7 +61,8 @@ class Machine:
         self._vm: Any = self._open(backend)
         self.backend = "kvm" if self.fallback_reason == "" and backend != "emulated" else "emulated"
         self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
-        self.page_tables = self._new_page_tables()
+        kvm = self.backend == "kvm"
+        self.page_tables = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
         self.supervisor = Supervisor(self.memory, self.page_tables)
         self._lock = threading.Lock()
         self._spaces: list[AddressSpace] = []
@@ -80,11 +81,6 @@ class Machine:
         from enisle.machine.emulated import Vm as EmulatedVm  # Unicorn takes long to import
 
         return EmulatedVm()
-
-    def _new_page_tables(self) -> PlainPageTables:
-        if self.backend == "kvm":
-            return PlainPageTables(self.memory, self._vm.forget_tables)
-        return self._vm.page_tables(self.memory)
 
     def _open_kvm(self) -> Any:
         from enisle.machine.kvm import Vm, install_kick_handler

@@ -63,8 +63,6 @@ class GuestMemory:
         """Odd while a flush is under way; a fault of the host during one is spurious and is retried."""
         self.flushes = 0
         self.watcher: MemoryWatcher | None = None
-        self.reclaim: Callable[[], None] | None = None
-        """Gives frames back that are kept for later, when there are no others."""
         self._chunks_start, self._window_start, self.size = span, 2 * span, 2 * span + WINDOW
         self._add_extent = add_extent
         self._reserve(span)
@@ -117,8 +115,6 @@ class GuestMemory:
     # ---- allocation ----------------------------------------------------------------------------------------------
 
     def _charge(self, count: int) -> None:
-        if self.used_frames + count > self.limit_frames and self.reclaim:
-            self.reclaim()
         if self.used_frames + count > self.limit_frames:
             raise OutOfMemory
         self.used_frames += count

@@ -6,7 +6,7 @@ An entry owns one reference of its frame. Callers hold the lock of the address s
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
@@ -14,8 +14,6 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.memory import GuestMemory, Run
 
 ENTRIES = 512
-EMPTY_TABLE = array("Q", bytes(8 * ENTRIES))
-RETIRED_TABLES = 1024
 PRESENT, WRITABLE, USER = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.USER)
 ACCESSED, DIRTY, HUGE_LEAF = int(Pte.ACCESSED), int(Pte.DIRTY), int(Pte.HUGE)
 COW, HELD, NX = int(Pte.COW), int(Pte.HELD), int(Pte.NX)
@@ -38,22 +36,12 @@ class PageTableOps(Protocol):
 
 
 class PlainPageTables:
-    """One copy of every table.
+    """One copy of every table."""
 
-    A shadow-paging hypervisor remembers which table hung below which, and does not hear of our changes: a table that is
-    taken for another place would be filled with the translations of both. So freed tables are kept, empty, until
-    `forget` has made the hypervisor forget all of them.
-    """
-
-    def __init__(self, memory: GuestMemory, forget: Callable[[], None] | None = None) -> None:
+    def __init__(self, memory: GuestMemory) -> None:
         self._memory = memory
         self._words = memory.words
-        self._forget = forget
-        self._retired: list[Gpa] = []
-        self._retired_limit = min(RETIRED_TABLES, memory.limit_frames // 64)
         self.tables = 0
-        if forget:
-            memory.reclaim = self.reclaim
 
     def alloc(self, level: int) -> Gpa:
         """Return an empty table. Raises OutOfMemory."""
@@ -63,21 +51,7 @@ class PlainPageTables:
 
     def free(self, table: Gpa) -> None:
         self.tables -= 1
-        if self._forget is None:
-            self._memory.release(table, 1)
-            return
-        self.set_run(table, 0, EMPTY_TABLE)  # the hypervisor may read it on
-        self._retired.append(table)
-        if len(self._retired) >= self._retired_limit:
-            self.reclaim()
-
-    def reclaim(self) -> None:
-        """Give the memory of freed tables back."""
-        retired, self._retired = self._retired, []
-        if retired and self._forget:
-            self._forget()
-            for table in retired:
-                self._memory.release(table, 1)
+        self._memory.release(table, 1)
 
     def set(self, table: Gpa, index: int, entry: int) -> None:
         self._words[(table >> 3) + index] = entry
