@@ -3,15 +3,18 @@
 Two kinds behind one interface: *anonymous* (huge pages, fastest first touch) and *shared* (a memfd, which can have
 aliases). How a stale translation is flushed and how memory goes back to the host belong to the kind; nothing above
 asks which it is. Every frame a page table refers to carries one reference per entry; the last one frees it.
-Owned by the island; callers hold the kernel's lock of the address space they change (the GIL orders the counters).
+Owned by the island. Any thread may call; counters and free runs are changed under one lock, taken after those of the
+address spaces.
 """
 
 import ctypes
 import mmap
 import os
+import threading
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Hva
 from enisle.errors import HostError
@@ -50,6 +53,21 @@ class MemoryWatcher(Protocol):
     def written(self, frame: int, count: int) -> None: ...
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _exclusive(method: "Callable[Concatenate[GuestMemory, P], R]") -> "Callable[Concatenate[GuestMemory, P], R]":
+    """Run a method under the memory's lock: two address spaces change the same counters and free runs."""
+
+    @wraps(method)
+    def locked(self: "GuestMemory", *arguments: P.args, **named: P.kwargs) -> R:
+        with self.lock:
+            return method(self, *arguments, **named)
+
+    return locked
+
+
 class GuestMemory:
     """The machine's memory. `limit` bounds the frames handed out, in bytes; `kind` is "anonymous" or "shared"."""
 
@@ -62,6 +80,7 @@ class GuestMemory:
         self.epoch = 0
         """Odd while a flush is under way; a fault of the host during one is spurious and is retried."""
         self.flushes = 0
+        self.lock = threading.RLock()
         self.watcher: MemoryWatcher | None = None
         self._chunks_start, self._window_start, self.size = span, 2 * span, 2 * span + WINDOW
         self._add_extent = add_extent
@@ -119,6 +138,7 @@ class GuestMemory:
             raise OutOfMemory
         self.used_frames += count
 
+    @_exclusive
     def allocate(self, count: int) -> list[Run]:
         """Return runs of zeroed frames, `count` in all, each with one reference. Raises OutOfMemory."""
         self._charge(count)
@@ -135,6 +155,7 @@ class GuestMemory:
         """Return one zeroed frame."""
         return self.allocate(1)[0][0]
 
+    @_exclusive
     def allocate_chunks(self, count: int) -> list[Run]:
         """Return runs of zeroed memory made of `count` 2 MiB-aligned chunks. Raises OutOfMemory."""
         self._charge(count * FRAMES_PER_HUGE)
@@ -154,6 +175,7 @@ class GuestMemory:
             count -= length
         return runs
 
+    @_exclusive
     def place_file(self, fd: int, offset: int, count: int, shared: bool, writable: bool) -> Gpa:
         """Place `count` pages of a host file in the window; return where, each frame with one reference.
 
@@ -200,12 +222,14 @@ class GuestMemory:
         frame = gpa >> PAGE_SHIFT
         return self._extents[frame >> EXTENT_OF_FRAME][frame & FRAME_IN_EXTENT]
 
+    @_exclusive
     def share(self, gpa: Gpa, count: int) -> None:
         """Add one reference to each frame of the run."""
         frame = gpa >> PAGE_SHIFT
         for index in range(frame, frame + count):
             self._extents[index >> EXTENT_OF_FRAME][index & FRAME_IN_EXTENT] += 1
 
+    @_exclusive
     def release(self, gpa: Gpa, count: int) -> None:
         """Drop one reference of each frame; frames nobody refers to go back to the host, which flushes them."""
         frame = end = gpa >> PAGE_SHIFT
