@@ -100,21 +100,22 @@ def floating_point_code(xsave: bytes, simd: bool) -> int:
 
 def bus_error(thread: "Thread") -> None:
     """Send SIGBUS for a mapped page that the host cannot back: a file mapping beyond the end of its file."""
-    address = missing_page(thread)
-    thread.last_trap = signals.Trap(Vector.PF, int(PageFaultError.USER), address)
+    addresses, stores = operand.touched(thread)
+    address = missing_page(thread, addresses)
+    error = PageFaultError.USER | (PageFaultError.WRITE if stores else 0)
+    thread.last_trap = signals.Trap(Vector.PF, int(error), address)
     signals.force_signal(thread, signals.fault_info(s.SIGBUS, s.BUS_ADRERR, address))
 
 
-def missing_page(thread: "Thread") -> int:
-    """Return the address the instruction at RIP found no page at."""
-    touched = list(operand.addresses(thread))
-    for address in touched:
+def missing_page(thread: "Thread", addresses: list[int]) -> int:
+    """Return which of the addresses has no page, or the start of the page after it that an access runs into."""
+    for address in addresses:
+        following = page_down(address) + PAGE
         if is_beyond_file(thread, address):
             return address
-        following = page_down(address) + PAGE
         if following - address < LONGEST_ACCESS and is_beyond_file(thread, following):
             return following
-    return touched[1]
+    return addresses[1]
 
 
 def is_beyond_file(thread: "Thread", address: int) -> bool:

@@ -3,8 +3,7 @@
 A hypervisor that cannot back a page says so without an address. Only what can name memory is decoded.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.abi.x86 import R8, RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI, RSP
 from enisle.errors import LinuxError
@@ -18,86 +17,114 @@ ORDER = (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, *range(R8, R8 + 8))
 """General registers by their number in an instruction."""
 PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 FS_PREFIX, GS_PREFIX, OPERAND_SIZE = 0x64, 0x65, 0x66
-BYTE_IMMEDIATE = frozenset(b"\x6b\x80\x82\x83\xc0\xc1\xc6")
-WORD_IMMEDIATE = frozenset(b"\x69\x81\xc7")
-BYTE_IMMEDIATE_0F = frozenset(b"\x70\x71\x72\x73\xa4\xac\xba\xc2\xc4\xc5\xc6")
+ONE_BYTE, TWO_BYTE = 0, 1
+BYTE_IMMEDIATES = (
+    frozenset(b"\x6b\x80\x82\x83\xc0\xc1\xc6"),
+    frozenset(b"\x70\x71\x72\x73\xa4\xac\xba\xc2\xc4\xc5\xc6"),
+)
+WORD_IMMEDIATES = frozenset(b"\x69\x81\xc7")
+STORES = (
+    frozenset(b"\x00\x01\x08\x09\x10\x11\x18\x19\x20\x21\x28\x29\x30\x31\x80\x81\x83\x86\x87\x88\x89\x8f")
+    | frozenset(b"\xa4\xa5\xaa\xab\xc0\xc1\xc6\xc7\xd0\xd1\xd2\xd3\xfe"),
+    frozenset(b"\x11\x13\x17\x29\x2b\x7e\x7f\xa4\xa5\xab\xac\xad\xb0\xb1\xb3\xbb\xc0\xc1\xc3\xc7\xd6\xe7"),
+)
+"""Opcodes that write their memory operand."""
+COMPARE = 7
+"""Extension of 80-83 that only reads."""
 
 
-def addresses(thread: "Thread") -> Iterator[int]:
-    """Yield the addresses the instruction at RIP may touch, the likeliest first."""
-    gpr = thread.gpr
-    try:
-        code = thread.mm.read(gpr[RIP], LONGEST_INSTRUCTION)
-    except LinuxError:
-        code = b""
-    yield gpr[RIP]
-    if (operand := _operand(thread, code)) is not None:
-        yield operand
-    yield gpr[RDI]  # string instructions
-    yield gpr[RSI]
-    yield gpr[RSP] - 8 & U64  # push, call
-    yield gpr[RSP]
+class Instruction(NamedTuple):
+    """As much of an instruction as tells its operand: `modrm` is where that byte stands."""
+
+    map: int
+    opcode: int
+    modrm: int
+    rex: int
+    segment: int
+    short: bool
+
+    def immediate(self, code: bytes) -> int:
+        """Return the bytes after the operand, which a RIP-relative address counts from."""
+        if self.map > TWO_BYTE:
+            return int(self.map == 3)
+        test = not self.map and self.opcode in (0xF6, 0xF7) and not code[self.modrm] & 0x30
+        if self.opcode in BYTE_IMMEDIATES[self.map] or (test and self.opcode == 0xF6):
+            return 1
+        return (2 if self.short else 4) if test or (not self.map and self.opcode in WORD_IMMEDIATES) else 0
 
 
-def _operand(thread: "Thread", code: bytes) -> int | None:
-    """Return the address of the ModRM operand, None when there is none."""
-    at, segment, short, rex = 0, 0, False, 0
-    while at < len(code) and code[at] in PREFIXES:
-        if code[at] in (FS_PREFIX, GS_PREFIX):
-            segment = thread.processor.fs_base if code[at] == FS_PREFIX else thread.processor.gs_base
+def decode(code: bytes) -> Instruction:
+    """Decode up to the ModRM byte. Raises IndexError where the bytes end too early."""
+    at = segment = rex = 0
+    short = False
+    while code[at] in PREFIXES:
+        segment = code[at] if code[at] in (FS_PREFIX, GS_PREFIX) else segment
         short = short or code[at] == OPERAND_SIZE
         at += 1
-    if at < len(code) and code[at] & 0xF0 == 0x40:
+    if code[at] & 0xF0 == 0x40:
         rex = code[at]
         at += 1
-    try:
-        at, rex, immediate = _skip_opcode(code, at, rex, short)
-        address = _effective(thread, code, at, rex, immediate)
-    except IndexError:
-        return None
-    return None if address is None else (address + segment) & U64
-
-
-def _skip_opcode(code: bytes, at: int, rex: int, short: bool) -> tuple[int, int, int]:
-    """Return where ModRM is, the extension bits (as REX has them) and how long the immediate is."""
     first = code[at]
     if first == 0xC5:  # two-byte VEX
-        return at + 3, 0, int(code[at + 2] in BYTE_IMMEDIATE_0F)
+        return Instruction(TWO_BYTE, code[at + 2], at + 3, 0, segment, short)
     if first in (0xC4, 0x62):  # three-byte VEX, EVEX: inverted X and B at the top of the second byte
-        opcode = at + 3 if first == 0xC4 else at + 4
-        immediate = code[at + 1] & 7 == 3 or (code[at + 1] & 7 == 1 and code[opcode] in BYTE_IMMEDIATE_0F)
-        return opcode + 1, ~code[at + 1] >> 5 & 3, int(immediate)
-    if first == 0x0F:
-        if code[at + 1] in (0x38, 0x3A):
-            return at + 3, rex, int(code[at + 1] == 0x3A)
-        return at + 2, rex, int(code[at + 1] in BYTE_IMMEDIATE_0F)
-    immediate = 0
-    if first in BYTE_IMMEDIATE or (first == 0xF6 and not code[at + 1] & 0x30):
-        immediate = 1
-    elif first in WORD_IMMEDIATE or (first == 0xF7 and not code[at + 1] & 0x30):
-        immediate = 2 if short else 4
-    return at + 1, rex, immediate
+        opcode = at + (3 if first == 0xC4 else 4)
+        return Instruction(code[at + 1] & 7, code[opcode], opcode + 1, ~code[at + 1] >> 5 & 3, segment, short)
+    if first != 0x0F:
+        return Instruction(ONE_BYTE, first, at + 1, rex, segment, short)
+    second = code[at + 1]
+    if second in (0x38, 0x3A):
+        return Instruction(2 if second == 0x38 else 3, code[at + 2], at + 3, rex, segment, short)
+    return Instruction(TWO_BYTE, second, at + 2, rex, segment, short)
 
 
-def _effective(thread: "Thread", code: bytes, at: int, rex: int, immediate: int) -> int | None:
-    gpr, mod, rm = thread.gpr, code[at] >> 6, code[at] & 7
-    at += 1
+def touched(thread: "Thread") -> tuple[list[int], bool]:
+    """Return the addresses the instruction at RIP may touch, likeliest first, and whether it stores."""
+    gpr = thread.gpr
+    addresses = [gpr[RIP]]
+    stores = False
+    try:
+        code = thread.mm.read(gpr[RIP], LONGEST_INSTRUCTION)
+        instruction = decode(code)
+        stores = _stores(instruction, code)
+        operand = _effective(thread, instruction, code)
+        if operand is not None:
+            addresses.append(operand)
+    except (LinuxError, IndexError):
+        pass
+    # String instructions; push and call; pop and ret.
+    return [*addresses, gpr[RDI], gpr[RSI], gpr[RSP] - 8 & U64, gpr[RSP]], stores
+
+
+def _stores(instruction: Instruction, code: bytes) -> bool:
+    if instruction.map > TWO_BYTE or instruction.opcode not in STORES[instruction.map]:
+        return False
+    compare = not instruction.map and 0x80 <= instruction.opcode <= 0x83 and code[instruction.modrm] >> 3 & 7 == COMPARE
+    return not compare
+
+
+def _effective(thread: "Thread", instruction: Instruction, code: bytes) -> int | None:
+    """Return the address of the ModRM operand, None for a register."""
+    gpr, at, rex = thread.gpr, instruction.modrm + 1, instruction.rex
+    mod, rm = code[at - 1] >> 6, code[at - 1] & 7
     if mod == 3:
         return None
-    base = 0
+    absolute = rm == 5 and mod == 0
+    address = 0
     if rm == 4:
         sib = code[at]
         at += 1
         index = sib >> 3 & 7 | (rex & 2) << 2
-        base = gpr[ORDER[index]] << (sib >> 6) if index != 4 else 0
-        rm = sib & 7
-        if not (rm == 5 and mod == 0):
-            base += gpr[ORDER[rm | (rex & 1) << 3]]
-    elif rm == 5 and mod == 0:
-        base = gpr[RIP] + at + 4 + immediate
+        address = gpr[ORDER[index]] << (sib >> 6) if index != 4 else 0
+        absolute = sib & 7 == 5 and mod == 0
+        if not absolute:
+            address += gpr[ORDER[sib & 7 | (rex & 1) << 3]]
+    elif absolute:
+        address = gpr[RIP] + at + 4 + instruction.immediate(code)
     else:
-        base = gpr[ORDER[rm | (rex & 1) << 3]]
-    size = 1 if mod == 1 else 4 if mod == 2 or (rm == 5 and mod == 0) else 0
-    if at + size > len(code):
-        return None
-    return base + int.from_bytes(code[at : at + size], "little", signed=True) & U64
+        address = gpr[ORDER[rm | (rex & 1) << 3]]
+    size = 1 if mod == 1 else 4 if mod == 2 or absolute else 0
+    displacement = int.from_bytes(code[at : at + size], "little", signed=True)
+    processor = thread.processor
+    base = {0: 0, FS_PREFIX: processor.fs_base, GS_PREFIX: processor.gs_base}[instruction.segment]
+    return address + displacement + base & U64
