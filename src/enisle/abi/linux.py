@@ -1,4 +1,4 @@
-"""Linux's numbers for x86-64 that everything in the kernel room shares (uapi headers); families have their own modules."""
+"""Linux's numbers for x86-64 that the whole kernel room shares (uapi headers); families have their own modules."""
 
 # include/linux/errno.h: never seen by a program; they tell dispatch how an interrupted call goes on.
 ERESTARTSYS = 512

@@ -24,6 +24,8 @@ from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
 from enisle.kernel.stdio import adopt_stdio
+from enisle.kernel.terminal import Terminal
+from enisle.kernel.terminal_file import ControllingTerminal
 from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
 from enisle.machine import VDSO, VVAR, Halt, Machine
@@ -100,7 +102,8 @@ class Kernel:
         self.clock = self._make_clock()
         self.poller = Poller(self)
         self.futexes = FutexTable()
-        self.synthetic: Mapping[bytes, SyntheticNode] | None = None
+        self.terminals: dict[int, Terminal] = {}
+        self.synthetic: Mapping[bytes, SyntheticNode] | None = {b"/dev/tty": ControllingTerminal()}
         """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""
         self.timer_thread = TimerThread(self.panic)
         self.timer_thread.set(Refresher(self), time.monotonic_ns() + FIRST_REFRESH_NS)
@@ -198,11 +201,16 @@ class Kernel:
             return event
 
     def signal_terminal(self, signo: int) -> None:
-        """Deliver a signal the host's terminal made to the foreground group of every session on it."""
+        """Deliver a signal of the caller's terminal to the foreground group of each session there.
+
+        A program started without a terminal is in the caller's foreground itself.
+        """
         with self.lock:
             sessions = {process.session for process in self.processes_by_pid.values() if process.pid != 1}
             for session in sessions:
-                self.kill_group(session.foreground, signo)
+                leader = self.processes_by_pid.get(session.sid)
+                if session.terminal.inherited if session.terminal else leader and leader.parent is self.init:
+                    self.kill_group(session.foreground, signo)
 
     def kill_group(self, pgid: Pid, signo: int) -> int:
         """Send a signal from the kernel to a process group; return how many processes it has. Requires: lock."""

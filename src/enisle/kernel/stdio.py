@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from enisle.kernel.files import FdTable, OpenFile
 from enisle.kernel.pipes import PipeFile
+from enisle.kernel.terminal import terminal_of
 from enisle.kernel.terminal_file import TerminalFile
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ def adopt_stdio(process: "Process", files: FdTable, stdio: tuple[int, int, int])
             continue
         key = (status.st_dev, status.st_ino, status.st_rdev, flags & (os.O_ACCMODE | os.O_APPEND))
         if key not in known or stat.S_ISREG(status.st_mode):
-            known[key] = adopt(host, host_proc)
+            known[key] = adopt(process, host, host_proc)
         files.set(number, known[key])
 
 
-def adopt(host: int, host_proc: int) -> OpenFile:
-    """Return an open file on the caller's descriptor `host`, which stays the caller's."""
+def adopt(process: "Process", host: int, host_proc: int) -> OpenFile:
+    """Return an open file on the caller's descriptor `host`, which stays the caller's.
+
+    The caller's terminal becomes the controlling terminal of the program's session. Requires: kernel.lock.
+    """
     mode, flags = os.fstat(host).st_mode, fcntl.fcntl(host, fcntl.F_GETFL) & PERMANENT
     kept = flags & ~os.O_NONBLOCK
     if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode) and not (stat.S_ISCHR(mode) and os.isatty(host)):
@@ -77,7 +81,9 @@ def adopt(host: int, host_proc: int) -> OpenFile:
             own = _reopen(host, host_proc, flags)
             if stat.S_ISFIFO(mode):
                 return PipeFile(own, kept, _name(host, host_proc))
-            return TerminalFile(own, kept, _name(host, host_proc), blocking=True)
+            terminal = terminal_of(process.kernel, os.fstat(own).st_rdev, inherited=True)
+            terminal.acquire(process)
+            return TerminalFile(own, kept, _name(host, host_proc), terminal)
         except OSError:
             pass  # a pipe of another user (EACCES) or whose reader is gone (ENXIO)
     return InheritedFile(_duplicate(host), kept, _name(host, host_proc), blocking=True)
