@@ -22,6 +22,7 @@ class KernelConfig(NamedTuple):
     uid: int = 0
     gid: int = 0
     trace: Any = None
+    report: Any = None
     timing: bool = False
     host_proc: int = -1
 

@@ -33,7 +33,8 @@ def test_what_a_run_imports_takes_little_longer_than_the_interpreter_itself() ->
 
 def test_heavy_modules_are_imported_by_those_who_use_them_alone() -> None:
     probe = "import sys, enisle.cli.run, enisle.island.process as p; p.preload.preload(); print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout.split())
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
     assert "enisle.kernel" in loaded
     heavy = {"asyncio", "dataclasses", "inspect", "json", "logging", "numpy", "subprocess", "tempfile", "unicorn"}
     assert not heavy & loaded

@@ -1,13 +1,16 @@
 """`enisle run` from the outside: output, exit codes, signals, limits, terminals, and what is left behind."""
 
+import fcntl
 import json
 import os
 import pty
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -211,6 +214,7 @@ class OnTerminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execv(ENISLE, [ENISLE, *words])
+        self.resize(24, 80)
         self.seen = b""
 
     def expect(self, text: bytes, seconds: float = 10) -> None:
@@ -225,6 +229,9 @@ class OnTerminal:
             except OSError:
                 pytest.fail(f"ended without {text!r} in {self.seen!r}")
         self.seen = self.seen.split(text, 1)[1]
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
@@ -250,15 +257,16 @@ def test_a_shell_on_a_terminal_edits_interrupts_and_ends() -> None:
     time.sleep(0.3)
     shell.type(b"\x03")
     shell.expect(b"$ ")
-    shell.type(b"tty; stty size\r")
-    shell.expect(b"0 0")
+    shell.type(b"stty size\r")
+    shell.expect(b"24 80")
+    shell.resize(50, 132)
+    shell.type(b"stty size\r")
+    shell.expect(b"50 132")
     shell.type(b"exit 9\r")
     assert shell.end() == 9
 
 
 def test_the_terminals_modes_are_restored() -> None:
-    import termios
-
     session = OnTerminal("run", "--", "busybox", "sh", "-c", "stty raw -echo; echo ready; read x; exit 0")
     before = termios.tcgetattr(session.fd)
     session.expect(b"ready")

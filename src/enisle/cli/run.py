@@ -5,22 +5,16 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from enisle.cli.main import tell, tell_note
 from enisle.cli.options import Options
 from enisle.cli.terminal import Terminal, forward_signals
 from enisle.errors import EnisleError, InvalidRequest
-from enisle.island import (
-    Command,
-    Configuration,
-    IslandProcess,
-    parse_environment,
-    parse_mount,
-    parse_size,
-    report,
-    validate,
-)
+from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate
+
+if TYPE_CHECKING:
+    from enisle.island import IslandProcess
 
 TIMED_OUT, ISLAND_FAILED = 124, 125
 
@@ -99,8 +93,10 @@ def _run(options: Options, configuration: Configuration) -> int:
     out, err = (capture.stdout, capture.stderr) if capture else (_unless_closed(1, options), _unless_closed(2, options))
     stdio = (_unless_closed(0, options), out, err)
     with Terminal() as terminal:
+        from enisle.island import IslandProcess  # machine and kernel: not needed to refuse a request
+
         # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
-        island = IslandProcess(configuration, _write_trace if options.trace else None)
+        island = IslandProcess(configuration, _write_note, _write_line)
         for note in island.notes():
             tell_note(note)
         outcome = _run_program(options, island, terminal, stdio)
@@ -117,7 +113,9 @@ def _unless_closed(descriptor: int, options: Options) -> int:
     return -1 if descriptor in options.closed else descriptor
 
 
-def _run_program(options: Options, island: IslandProcess, terminal: Terminal, stdio: tuple[int, int, int]) -> Outcome:
+def _run_program(options: Options, island: "IslandProcess", terminal: Terminal, stdio: tuple[int, int, int]) -> Outcome:
+    from enisle.island import Command
+
     begin = time.monotonic()
     process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
     expired = threading.Event()
@@ -147,8 +145,16 @@ def _run_program(options: Options, island: IslandProcess, terminal: Terminal, st
     return Outcome(TIMED_OUT if timed_out else code, killed_by, timed_out, seconds, island.statistics())
 
 
-def _write_trace(line: str) -> None:
-    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+def _write_line(line: str) -> None:
+    """Print on stderr at once and whole: several threads do."""
+    try:
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # nobody listens
+
+
+def _write_note(line: str) -> None:
+    _write_line(f"enisle: note: {line}")
 
 
 class Capture:

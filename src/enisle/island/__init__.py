@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from enisle.island.configuration import parse_mount as parse_mount
     from enisle.island.configuration import parse_size as parse_size
     from enisle.island.configuration import validate as validate
-    from enisle.island.preload import report as report
     from enisle.island.process import Command as Command
     from enisle.island.process import IslandProcess as IslandProcess
+    from enisle.island.report import report as report
     from enisle.island.sdk import Island as Island
     from enisle.island.sdk import Result as Result
     from enisle.island.sdk import RunningCommand as RunningCommand
@@ -34,7 +34,7 @@ _MODULES = {
     "parse_environment": "configuration",
     "parse_mount": "configuration",
     "parse_size": "configuration",
-    "report": "preload",
+    "report": "report",
     "run_checks": "checks",
     "validate": "configuration",
 }

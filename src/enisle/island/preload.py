@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from enisle import kernel, machine
 from enisle.abi import host
+from enisle.island.report import print_report
 
 LATE = (
     "encodings.ascii",
@@ -68,23 +69,4 @@ def seal() -> None:
     sys.meta_path[:] = finders
     sys.path[:] = []
     sys.path_importer_cache.clear()
-    sys.excepthook = _print_report
-
-
-def report(error: BaseException) -> str:
-    """Return a traceback of names and line numbers: like Python's, without the lines of the source."""
-    parts: list[str] = []
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None:
-        parts.append(report(cause) + "\nwhich led to:\n")
-    parts.append("Traceback (most recent call last):\n")
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        parts.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_qualname}\n')
-        trace = trace.tb_next
-    return "".join(parts) + f"{type(error).__name__}: {error}"
-
-
-def _print_report(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    sys.stderr.write(report(error) + "\n")
+    sys.excepthook = print_report

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from enisle.abi import tsc
-from enisle.errors import HostError
+from enisle.errors import GuestError, HostError
 from enisle.island import jail, preload
 from enisle.island.configuration import Configuration
 from enisle.island.program import start_program
@@ -34,7 +34,8 @@ class Command(NamedTuple):
 class IslandProcess:
     """The island this process is. Entered once, never left."""
 
-    def __init__(self, configuration: Configuration, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, configuration: Configuration, tell: Callable[[str], None], trace: Callable[[str], None]) -> None:
+        """Build it. `tell` gets what the owner should know, `trace` each system call when that was asked for."""
         preload.preload()
         set_limits()
         self.configuration = configuration
@@ -50,7 +51,7 @@ class IslandProcess:
             self.jail = jail.enter(configuration)
             jail.close_door(self.jail)
             preload.seal()
-            self.kernel = Kernel(self.machine, kernel_config(configuration, self.jail, trace))
+            self.kernel = Kernel(self.machine, kernel_config(configuration, self.jail, tell, trace))
         except BaseException:
             self.machine.close()
             raise
@@ -75,8 +76,16 @@ class IslandProcess:
         return start_program(command.argv, command.environment, start)
 
     def wait(self, process: Process) -> int:
-        """Return the wait status (wait(2)) of a started process once it stopped, continued or ended."""
-        status = self.kernel.wait(process)
+        """Return the wait status (wait(2)) of a started process once it stopped, continued or ended.
+
+        Raises GuestError for what the guest did to its machine, and as it was raised whatever our kernel did wrong.
+        """
+        try:
+            status = self.kernel.wait(process)
+        except GuestError as error:
+            if error.__cause__ is None or isinstance(error.__cause__, GuestError):
+                raise
+            raise error.__cause__ from None
         assert status is not None, f"{process.pid=}"
         return status
 
@@ -105,7 +114,9 @@ class IslandProcess:
         self.close()
 
 
-def kernel_config(configuration: Configuration, place: jail.Jail, trace: Callable[[str], None] | None) -> KernelConfig:
+def kernel_config(
+    configuration: Configuration, place: jail.Jail, tell: Callable[[str], None], trace: Callable[[str], None]
+) -> KernelConfig:
     """Return what our kernel needs to know of the island."""
     return KernelConfig(
         hostname=jail.HOST_NAME.encode(),
@@ -113,7 +124,8 @@ def kernel_config(configuration: Configuration, place: jail.Jail, trace: Callabl
         processors=configuration.processors,
         uid=os.geteuid(),
         gid=os.getegid(),
-        trace=trace,
+        trace=trace if configuration.trace else None,
+        report=tell,
         timing=configuration.timing,
         host_proc=place.host_proc,
     )

@@ -10,14 +10,13 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
-from enisle.errors import EnisleError, GuestError, InvalidRequest, NotFound, StateError
+from enisle.errors import EnisleError, InvalidRequest, NotFound, StateError
 from enisle.island.channel import Channel, Message
 from enisle.island.configuration import from_record, validate
-from enisle.island.preload import report
 from enisle.island.process import Command, IslandProcess, as_record
+from enisle.island.report import report
 from enisle.kernel import Process
 
 OPENING = {"read": os.O_RDONLY, "write": os.O_WRONLY | os.O_CREAT | os.O_TRUNC}
@@ -32,7 +31,7 @@ def main() -> None:
     if first is None:
         os._exit(0)
     try:
-        island = IslandProcess(validate(from_record(first[0]["configuration"])), _trace_sink(first[0]))
+        island = IslandProcess(validate(from_record(first[0]["configuration"])), _print_line, _print_line)
     except Exception as error:
         channel.send({"id": 0, "error": describe(error)})
         os._exit(1)
@@ -41,21 +40,12 @@ def main() -> None:
     os._exit(0)  # the host takes processes, memory and mounts back faster than we could
 
 
-def _trace_sink(message: Message) -> Callable[[str], None] | None:
-    if not message["configuration"]["trace"]:
-        return None
-    return lambda line: void(os.write(2, f"{line}\n".encode(errors="backslashreplace")))
-
-
-def void(_value: object) -> None:
-    """Drop a value."""
+def _print_line(line: str) -> None:
+    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return what the caller needs to raise the same error."""
-    cause = error.__cause__
-    if isinstance(error, GuestError) and cause is not None and not isinstance(cause, GuestError):
-        error = cause  # our own kernel failed, not the guest
     if isinstance(error, EnisleError):
         parts = {"message": error.message, "why": error.why, "hint": error.hint, "exit_code": error.exit_code}
         return {"kind": type(error).__name__, **parts}

@@ -68,8 +68,6 @@ def _place_cwd(
 
 
 def _why_hidden(path: str, homes: tuple[str, ...]) -> str | None:
-    if path in OWN or _inside(path, UNSEEN):
-        return "is the host's own and is not visible"
     for home in (*homes, "/root", *_home_of(path)):
         if path == home:
             return "is a home directory and is not visible"
@@ -77,6 +75,8 @@ def _why_hidden(path: str, homes: tuple[str, ...]) -> str | None:
             return f"contains the home directory {home} and is not visible"
         if path.startswith(home + "/."):
             return "is hidden in a home directory and is not visible"
+    if path in OWN or _inside(path, UNSEEN):
+        return "is the host's own and is not visible"
     return None
 
 
