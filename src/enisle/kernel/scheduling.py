@@ -3,8 +3,6 @@
 Kept and answered as Linux would; the host schedules the thread as any other of the island's. Guarded by kernel.lock.
 """
 
-from dataclasses import dataclass, replace
-
 from enisle.abi import linux_priority as p
 
 DEFAULT_SLACK_NS = 50_000
@@ -12,22 +10,32 @@ FAIR = (p.SCHED_NORMAL, p.SCHED_BATCH, p.SCHED_IDLE)
 REAL_TIME = (p.SCHED_FIFO, p.SCHED_RR)
 
 
-@dataclass(slots=True)
 class Scheduling:
     """Attributes of one thread. `affinity` 0: every processor of the island."""
 
-    policy: int = p.SCHED_NORMAL
-    priority: int = 0
-    nice: int = 0
-    reset_on_fork: bool = False
-    affinity: int = 0
-    io_priority: int = 0
-    timer_slack: int = DEFAULT_SLACK_NS
-    default_slack: int = DEFAULT_SLACK_NS
+    __slots__ = (
+        "affinity",
+        "default_slack",
+        "io_priority",
+        "nice",
+        "policy",
+        "priority",
+        "reset_on_fork",
+        "timer_slack",
+    )
+
+    def __init__(
+        self, policy: int = p.SCHED_NORMAL, priority: int = 0, nice: int = 0, reset_on_fork: bool = False
+    ) -> None:
+        self.policy, self.priority, self.nice, self.reset_on_fork = policy, priority, nice, reset_on_fork
+        self.affinity = self.io_priority = 0
+        self.timer_slack = self.default_slack = DEFAULT_SLACK_NS
 
     def inherited(self) -> "Scheduling":
         """Return what a new thread starts with (sched_fork)."""
-        copy = replace(self, default_slack=self.timer_slack)
+        copy = Scheduling(self.policy, self.priority, self.nice, self.reset_on_fork)
+        copy.affinity, copy.io_priority = self.affinity, self.io_priority
+        copy.timer_slack = copy.default_slack = self.timer_slack
         if self.reset_on_fork:
             copy.reset_on_fork = False
             if self.policy in REAL_TIME:
