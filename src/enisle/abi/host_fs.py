@@ -28,10 +28,16 @@ from enisle.abi import linux_fs as fs
 _LIBC = CDLL(None, use_errno=True)
 
 
-def _declare(number: int, *arguments: Any) -> Callable[..., int]:
+def _prototype(*arguments: Any) -> Any:
+    """Return libc's syscall(2) with these argument types."""
     function: Any = _LIBC["syscall"]
     function.argtypes = (c_long, *arguments)
     function.restype = c_long
+    return function
+
+
+def _declare(number: int, *arguments: Any) -> Callable[..., int]:
+    function = _prototype(*arguments)
 
     def call(*values: Any) -> int:
         while True:
@@ -45,8 +51,10 @@ def _declare(number: int, *arguments: Any) -> Callable[..., int]:
     return call
 
 
-_newfstatat = _declare(fs.NR_NEWFSTATAT, c_int, c_char_p, c_void_p, c_int)
-_fstat = _declare(fs.NR_FSTAT, c_int, c_void_p)
+# The most frequent two go without the wrapper; they are never interrupted.
+_newfstatat = _prototype(c_int, c_char_p, c_void_p, c_int)
+_fstat = _prototype(c_int, c_void_p)
+_Stat = c_char * fs.STAT_SIZE
 _statx = _declare(fs.NR_STATX, c_int, c_char_p, c_int, c_uint, c_void_p)
 _fstatfs = _declare(fs.NR_FSTATFS, c_int, c_void_p)
 _getdents64 = _declare(fs.NR_GETDENTS64, c_int, c_void_p, c_uint)
@@ -104,14 +112,16 @@ def buffer(size: int) -> "Array[c_char]":
 
 def stat_at(directory: int, path: bytes, flags: int) -> bytes:
     """Return `struct stat` as bytes: newfstatat(2)."""
-    found = create_string_buffer(fs.STAT_SIZE)
-    _newfstatat(directory, path, found, flags)
+    found = _Stat()
+    if _newfstatat(fs.NR_NEWFSTATAT, directory, path, found, flags):
+        raise OSError(_get_errno(), "newfstatat")
     return found.raw
 
 
 def stat_fd(fd: int) -> bytes:
-    found = create_string_buffer(fs.STAT_SIZE)
-    _fstat(fd, found)
+    found = _Stat()
+    if _fstat(fs.NR_FSTAT, fd, found):
+        raise OSError(_get_errno(), "fstat")
     return found.raw
 
 
