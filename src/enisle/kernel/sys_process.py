@@ -5,6 +5,7 @@ from errno import EACCES, EBADF, EINVAL, ENOENT, EPERM, ESRCH
 from typing import NamedTuple
 
 from enisle.abi import linux_sched as s
+from enisle.abi.linux import ERESTARTNOINTR
 from enisle.abi.types import Fd, Gva, Pid
 from enisle.abi.x86 import GPR_COUNT, RAX, RSP
 from enisle.errors import LinuxError
@@ -68,6 +69,8 @@ def clone(thread: Thread, request: CloneRequest) -> int:
     """Make a thread or a process that goes on like `thread`, with 0 in RAX; return its id."""
     flags = request.flags
     _check_flags(flags, request)
+    if signals.is_pending(thread):  # what was sent to a whole group before must not miss the child
+        raise LinuxError(ERESTARTNOINTR)
     mm = thread.mm if flags & s.CLONE_VM else thread.mm.fork()
     if flags & s.CLONE_VM:
         mm.users += 1
@@ -131,6 +134,8 @@ def _new_thread(thread: Thread, request: CloneRequest, mm: Mm) -> Thread:
             child.scheduling = thread.scheduling.inherited()
             if not flags & s.CLONE_VM or flags & s.CLONE_VFORK:
                 child.altstack = thread.altstack
+            else:
+                child.altstack = signals.DISARMED
             if flags & s.CLONE_CHILD_CLEARTID:
                 child.clear_child_tid = request.child_tid
             kernel.add(process, child)
