@@ -14,49 +14,56 @@ import sys
 from bench.figures import Figure, figures
 from bench.sides import Side, Unmeasurable, compile_programs, sides
 
-Row = dict[str, float | str]
+Samples = dict[str, list[float]]
+Reasons = dict[str, str]
 
 
-def measure(figure: Figure, among: list[Side], rounds: int) -> Row:
-    """Return the median of each side, or the reason there is none."""
-    samples: dict[str, list[float]] = {side.name: [] for side in among}
-    reasons: Row = {}
+def measure(figure: Figure, among: list[Side], rounds: int) -> tuple[Samples, Reasons]:
+    """Measure every side once a round, in turns; return the samples, and why a side has none."""
+    samples: Samples = {side.name: [] for side in among if side.name not in figure.without}
+    reasons: Reasons = {}
     for turn in range(rounds):
         for side in among if turn % 2 == 0 else reversed(among):
-            if side.name in reasons or side.name in figure.without:
+            if side.name in reasons or side.name not in samples:
                 continue
             try:
                 samples[side.name].append(figure.measure(side))
             except (Unmeasurable, ValueError, IndexError) as error:
                 reasons[side.name] = str(error)
-    return {name: statistics.median(values) for name, values in samples.items() if values} | reasons
+    return {name: values for name, values in samples.items() if name not in reasons}, reasons
 
 
-def judge(figure: Figure, row: Row) -> list[dict[str, object]]:
-    """Return the promises of `figure` with what was found."""
+def judge(figure: Figure, samples: Samples) -> list[dict[str, object]]:
+    """Return the promises of `figure` with what was found: the median of the rounds' own ratios."""
     verdicts: list[dict[str, object]] = []
     for promise in figure.promises:
-        mine, theirs = row.get(promise.side), row.get(promise.against)
-        ratio = mine / theirs if isinstance(mine, float) and isinstance(theirs, float) else None
+        pairs = list(zip(samples.get(promise.side, []), samples.get(promise.against, []), strict=False))
+        ratio = statistics.median(mine / theirs for mine, theirs in pairs) if pairs else None
         text = f"{promise.side} ≤ {promise.ratio:.3g} x {promise.against}"
         verdicts.append({"promise": text, "found": ratio, "kept": ratio is not None and ratio <= promise.ratio})
     for name, most in (figure.most or {}).items():
-        mine = row.get(name)
-        found = mine if isinstance(mine, float) else None
+        found = statistics.median(samples[name]) if name in samples else None
         text = f"{name} ≤ {most:g} {figure.unit}"
         verdicts.append({"promise": text, "found": found, "kept": found is not None and found <= most})
     return verdicts
 
 
-def show(figure: Figure, row: Row, verdicts: list[dict[str, object]], names: list[str]) -> None:
+def show(figure: Figure, samples: Samples, verdicts: list[dict[str, object]], names: list[str]) -> None:
     """Print one line of the table."""
-    cells = [f"{value:10.3f}" if isinstance(value := row.get(name), float) else f"{'-':>10}" for name in names]
+    cells = [f"{statistics.median(samples[name]):10.3f}" if name in samples else f"{'-':>10}" for name in names]
     notes = [
         f"{v['promise']}: {v['found']:.2f} {'kept' if v['kept'] else 'MISSED'}"
         for v in verdicts
         if v["found"] is not None
     ]
     print(f"{figure.name:32} {figure.unit:4}", *cells, " " + "; ".join(notes), flush=True)
+
+
+def warn_when_busy() -> None:
+    """Say so when other work runs on this computer: the ratios suffer."""
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"note: the load of this computer is {load:.1f}; figures of an idle one are steadier", file=sys.stderr)
 
 
 def main() -> int:
@@ -73,17 +80,18 @@ def main() -> int:
         among = [side for side in sides(programs) if chosen is None or side.name in chosen]
         results: list[dict[str, object]] = []
         names = [side.name for side in among]
+        warn_when_busy()
         print(f"{'':37}", *(f"{name:>10}" for name in names))
         for figure in figures(programs):
             if options.only and options.only.lower() not in figure.name.lower():
                 continue
-            row = measure(figure, among, options.rounds)
-            verdicts = judge(figure, row)
-            show(figure, row, verdicts, names)
-            for name, reason in row.items():
-                if isinstance(reason, str):
-                    print(f"    {name}: {reason}")
-            results.append({"figure": figure.name, "unit": figure.unit, "sides": row, "promises": verdicts})
+            samples, reasons = measure(figure, among, options.rounds)
+            verdicts = judge(figure, samples)
+            show(figure, samples, verdicts, names)
+            for name, reason in reasons.items():
+                print(f"    {name}: {reason}")
+            row = {"figure": figure.name, "unit": figure.unit, "samples": samples, "reasons": reasons}
+            results.append({**row, "promises": verdicts})
     finally:
         shutil.rmtree(programs, ignore_errors=True)
     if options.json:
