@@ -44,6 +44,8 @@ class OpenFile:
     """What was opened when that is in a synthetic tree (see `paths`)."""
     owner = owner_signal = 0
     """Who gets SIGIO (F_SETOWN), and which signal instead (F_SETSIG)."""
+    foreign = False
+    """Inherited from outside of the island: /proc/PID/fd must not give more rights to it than it came with."""
     companions: tuple[int, ...] = ()
     """More host descriptors of the description, which end with it (see `epoll`)."""
 

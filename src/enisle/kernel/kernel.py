@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
-from enisle.kernel import loader, signals, vdso, vvar
+from enisle.kernel import loader, proc_root, signals, vdso, vvar
 from enisle.kernel.clock import Clock
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
@@ -103,7 +103,10 @@ class Kernel:
         self.poller = Poller(self)
         self.futexes = FutexTable()
         self.terminals: dict[int, Terminal] = {}
-        self.synthetic: Mapping[bytes, SyntheticNode] | None = {b"/dev/tty": ControllingTerminal()}
+        self.synthetic: Mapping[bytes, SyntheticNode] | None = {
+            b"/dev/tty": ControllingTerminal(),
+            b"/proc": proc_root.Root(self),
+        }
         """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""
         self.timer_thread = TimerThread(self.panic)
         self.timer_thread.set(Refresher(self), time.monotonic_ns() + FIRST_REFRESH_NS)

@@ -66,8 +66,8 @@ class SyntheticNode:
         """Return the text of a symbolic link."""
         raise LinuxError(EINVAL)
 
-    def follow(self, thread: "Thread") -> int | None:
-        """Return the host descriptor (borrowed) a magic link leads to; None for a link that is its text."""
+    def follow(self, thread: "Thread") -> "int | SyntheticNode | None":
+        """Return the host descriptor (borrowed) or node a magic link leads to; None for a link that is its text."""
         return None
 
     def open(self, thread: "Thread", flags: int) -> "OpenFile":
@@ -310,6 +310,11 @@ class Walker:
         target = child.follow(self.thread)
         if target is None:
             self.push(child.readlink(self.thread))
+            return None
+        if isinstance(target, SyntheticNode):
+            if last and self.trailing and not stat.S_ISDIR(target.mode):
+                raise LinuxError(ENOTDIR)
+            self.node = target
             return None
         # The host's own magic link means the same file, whatever kind it is and even when it has no name any more.
         proc = host_proc(self.thread.kernel)

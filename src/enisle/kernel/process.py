@@ -61,6 +61,7 @@ class Process:
         self.dumpable = True
         self.parent_death_signal = 0
         self.no_new_privileges = False
+        self.oom_score_adj: int = parent.oom_score_adj if parent else 0
         self.personality = 0
         self.vfork_parent: Thread | None = None
         self.timers = signals.ProcessTimers(self)

@@ -64,6 +64,7 @@ def adopt_stdio(process: "Process", files: FdTable, stdio: tuple[int, int, int])
         key = (status.st_dev, status.st_ino, status.st_rdev, flags & (os.O_ACCMODE | os.O_APPEND))
         if key not in known or stat.S_ISREG(status.st_mode):
             known[key] = adopt(process, host, host_proc)
+            known[key].foreign = True
         files.set(number, known[key])
 
 

@@ -34,6 +34,11 @@ class Waiter:
         """Set by `wake`; cleared when a wait begins with `clear` or ends because of it."""
         self.may_sleep = True
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the thread waits at this moment."""
+        return self._on_descriptors or self._on_bell
+
     def wake(self) -> None:
         """End the current or the next wait, from any thread."""
         self.awake = True
