@@ -1,6 +1,7 @@
 """What the guest sees when mappings, contents and code change under it."""
 
 import os
+import random
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, PAGE, Gpa, Gva
 from enisle.abi.x86 import RAX, RCX, RDI, RIP, Pte
-from enisle.machine import BusError, PageFault, Syscall, leaf_flags
+from enisle.machine import AddressSpace, BusError, PageFault, Syscall, leaf_flags
 from machine.guest import (
     ALL_RIGHTS,
     CODE,
@@ -135,6 +136,40 @@ def test_two_spaces_share_addresses_but_not_pages(guest: Guest) -> None:
         assert load(guest) == 1
         guest.processor.enter(other.root)
         assert load(guest) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spaces_that_come_and_go_never_see_each_other(kind_guest: Guest, seed: int) -> None:
+    """A shadow-paging hypervisor must not mix up page tables that are used again."""
+    guest, machine, chance = kind_guest, kind_guest.machine, random.Random(seed)
+    spaces: list[tuple[AddressSpace, dict[int, int]]] = []
+    stamp = 0
+    for _ in range(150):
+        if len(spaces) < 2 or (len(spaces) < 6 and chance.random() < 0.1):
+            space = machine.new_address_space()
+            guest.memory.share(guest.code, 1)
+            space.map(CODE, guest.code, 1, READ_EXECUTE)
+            spaces.append((space, {}))
+        elif chance.random() < 0.1:
+            machine.release_address_space(spaces.pop(chance.randrange(len(spaces)))[0])
+            continue
+        space, content = chance.choice(spaces)
+        address = (
+            0x4000_0000 + chance.randrange(3) * (1 << 30) + chance.randrange(6) * HUGE + chance.randrange(3) * PAGE
+        )
+        if address in content and chance.random() < 0.5:
+            space.unmap(Gva(address), 1)
+            del content[address]
+        elif address not in content:
+            stamp += 1
+            frame = guest.page(address, READ_WRITE, space)
+            guest.memory.write(frame, stamp.to_bytes(8, "little"))
+            content[address] = stamp
+        guest.processor.enter(space.root)
+        for address in chance.sample(sorted(content), min(4, len(content))):
+            assert load(guest, address) == content[address]
+        if address not in content:
+            assert isinstance(try_store(guest, address), PageFault)
 
 
 def test_two_mebibyte_pages_work_and_can_be_split(kind_guest: Guest) -> None:

@@ -244,7 +244,8 @@ class AddressSpace:
         downgraded: list[Run] = []
         for address, first, here in self._pieces(gva, count):
             key = address >> HUGE_SHIFT
-            if key in self._huge and here == ENTRIES and not private:
+            whole = key in self._huge and here == ENTRIES and key not in child._tables[0]
+            if whole and not private:
                 directory = self._table(address, 1)
                 entry = self.ops.get(directory, key & 511)
                 child.ops.set(child._table(address, 1), key & 511, entry)
