@@ -172,10 +172,13 @@ class CallSlot:
 
     def unbind(self) -> None:
         """Take the slot out of its space: a process must not reach a processor that serves another."""
-        if self._space:
+        with self.lock:
+            space, self._space = self._space, None  # from here on no poller takes a call: the frame is given back
+        if space:
             self.set_open(False)
-            self._space.unmap(Gva(self.address), 2)
-            self._space = None
+            while self.serving:
+                time.sleep(0)
+            space.unmap(Gva(self.address), 2)
 
     @property
     def is_bound(self) -> bool:
@@ -190,7 +193,7 @@ class CallSlot:
         if self.halves[STATE_WORD] != POSTED:
             return False
         with self.lock:
-            if self.halves[STATE_WORD] != POSTED:
+            if self._space is None or self.halves[STATE_WORD] != POSTED:
                 return False
             self.halves[STATE_WORD] = TAKEN
             self.serving = True
