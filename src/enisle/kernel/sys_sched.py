@@ -39,7 +39,7 @@ def check_owner(thread: Thread, target: Thread) -> None:
         raise LinuxError(EPERM)
 
 
-@syscall(24, Support.FULL)
+@syscall(24, Support.FULL, exit_door=True)  # it is this thread that must give its turn away, not the poller
 def sys_sched_yield(thread: Thread) -> None:
     os.sched_yield()
 
