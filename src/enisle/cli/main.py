@@ -1,5 +1,6 @@
 """The command line's edge: reads the words, calls the verb, turns what went wrong into lines and an exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -53,6 +54,7 @@ def _reserve_stdio() -> frozenset[int]:
 def _run_verb(options: Options) -> int:
     match options.verb:
         case "run":
+            gc.disable()  # while everything is imported there is nothing to collect; the island turns it on again
             from enisle.cli.run import run
 
             return run(options)

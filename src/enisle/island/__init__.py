@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from enisle.island.configuration import validate as validate
     from enisle.island.process import Command as Command
     from enisle.island.process import IslandProcess as IslandProcess
-    from enisle.island.report import report as report
     from enisle.island.sdk import Island as Island
     from enisle.island.sdk import Result as Result
     from enisle.island.sdk import RunningCommand as RunningCommand
+    from enisle.island.tracebacks import report as report
 
 _MODULES = {
     "Check": "checks",
@@ -34,7 +34,7 @@ _MODULES = {
     "parse_environment": "configuration",
     "parse_mount": "configuration",
     "parse_size": "configuration",
-    "report": "report",
+    "report": "tracebacks",
     "run_checks": "checks",
     "validate": "configuration",
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from enisle import kernel, machine
 from enisle.abi import host
-from enisle.island.report import print_report
+from enisle.island.tracebacks import print_report
 
 LATE = (
     "encodings.ascii",

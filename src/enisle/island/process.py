@@ -4,6 +4,7 @@ Promises: limits are set before any guest runs; `close` kills every guest proces
 The main thread makes and closes it; `start`, `wait` and `kill` may be called from any thread afterwards.
 """
 
+import gc
 import os
 import resource
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,8 @@ class IslandProcess:
         except BaseException:
             self.machine.close()
             raise
+        gc.freeze()  # modules and tables are for good: no later collection needs to walk them
+        gc.enable()
         self.environment = guest_environment(
             configuration, self.jail.home, os.environ.get("TERM"), jail.python_prefixes()
         )

@@ -16,7 +16,7 @@ from enisle.errors import EnisleError, InvalidRequest, NotFound, StateError
 from enisle.island.channel import Channel, Message
 from enisle.island.configuration import from_record, validate
 from enisle.island.process import Command, IslandProcess, as_record
-from enisle.island.report import report
+from enisle.island.tracebacks import report
 from enisle.kernel import Process
 
 OPENING = {"read": os.O_RDONLY, "write": os.O_WRONLY | os.O_CREAT | os.O_TRUNC}
