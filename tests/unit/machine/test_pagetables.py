@@ -218,20 +218,24 @@ def test_a_shared_chunk_is_cloned_into_a_space_that_has_a_table_there(memory: Gu
     assert child.entry(BASE + HUGE - PAGE) & PTE_ADDRESS == gpa + HUGE - PAGE
 
 
-def test_a_space_that_runs_out_of_memory_gives_all_of_it_back(memory: GuestMemory) -> None:
+def _fill(memory: GuestMemory, ops: PlainPageTables, spaces: list[AddressSpace]) -> None:
+    while True:
+        space = AddressSpace(memory, ops)
+        spaces.append(space)
+        for index in range(8):
+            frame = memory.allocate_frame()
+            try:
+                space.map(Gva(BASE + index * HUGE), frame, 1, leaf_flags(True, True, False))
+            except OutOfMemory:
+                memory.release(frame, 1)
+                raise
+
+
+def test_spaces_that_run_out_of_memory_give_all_of_it_back(memory: GuestMemory) -> None:
     ops = PlainPageTables(memory)
     spaces: list[AddressSpace] = []
     with pytest.raises(OutOfMemory):
-        while True:
-            space = AddressSpace(memory, ops)
-            spaces.append(space)
-            for index in range(8):
-                frame = memory.allocate_frame()
-                try:
-                    space.map(Gva(BASE + index * HUGE), frame, 1, leaf_flags(True, True, False))
-                except OutOfMemory:
-                    memory.release(frame, 1)
-                    raise
+        _fill(memory, ops, spaces)
     for space in spaces:
         space.close()
     assert (memory.used_frames, ops.tables) == (0, 0)
