@@ -55,6 +55,7 @@ def mountinfo(kernel: "Kernel") -> bytes:
         kind = words[separator + 1]
         own = b"rw" if words[separator + 3].startswith(b"rw") else b"ro"
         lines.append(b" ".join((number, parent, device, b"/", place, options, b"-", kind, source_of(kind), own)))
+    lines.sort(key=lambda line: line.split(b" ")[4] != b"/")  # the root first, as programs expect
     top = next((line.split(b" ")[0] for line in lines if line.split(b" ")[4] == b"/"), b"1")
     highest = max((int(line.split(b" ", 1)[0]) for line in lines), default=1)
     lines.append(b"%d %s 0:20 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw" % (highest + 1, top))

@@ -8,10 +8,19 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from enisle.abi.linux_mman import MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, PROT_EXEC, PROT_READ, PROT_WRITE
+from enisle.abi.linux_mman import (
+    MAP_GROWSDOWN,
+    MAP_LOCKED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
 from enisle.abi.types import PAGE, Gva
 from enisle.kernel.paths import name_of
 from enisle.kernel.vma import Vma
+from enisle.machine import VDSO, VVAR
 
 if TYPE_CHECKING:
     from enisle.kernel.mm import Mm
@@ -24,6 +33,13 @@ FIELDS = (
     "Private_Dirty", "Referenced", "Anonymous", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped",
     "Shared_Hugetlb", "Private_Hugetlb", "Swap", "SwapPss", "Locked",
 )  # fmt: skip
+
+
+COMMON = (
+    Vma(VVAR, VVAR + PAGE, PROT_READ, MAP_PRIVATE, b"[vvar]"),
+    Vma(VDSO, VDSO + PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, b"[vdso]"),
+)
+"""Pages that are in every address space."""
 
 
 class Sizes(NamedTuple):
@@ -72,7 +88,9 @@ def maps_line(vma: Vma, name: bytes) -> bytes:
 
 def maps(thread: "Thread", mm: "Mm") -> bytes:
     with mm.lock:
-        return b"".join([maps_line(vma, vma_name(thread, mm, vma)) for vma in mm.vmas])
+        lines = [(vma.start, maps_line(vma, vma_name(thread, mm, vma))) for vma in mm.vmas]
+    lines += [(vma.start, maps_line(vma, vma.name)) for vma in COMMON]
+    return b"".join(line for _, line in sorted(lines))
 
 
 def resident(mm: "Mm", vma: Vma) -> int:

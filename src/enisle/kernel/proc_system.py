@@ -101,10 +101,10 @@ class System:
         lines = [b"cpu  %d 0 %d %d 0 0 0 0 0 0\n" % (user, system, idle)]
         share = (user // count, system // count, idle // count)
         lines += [b"cpu%d %d 0 %d %d 0 0 0 0 0 0\n" % (number, *share) for number in range(count)]
-        threads = list(self.kernel.threads.values())
-        running = sum(not thread.waiter.asleep for thread in threads)
-        lines.append(b"intr 0\nctxt %d\nbtime %d\n" % (sum(thread.syscalls for thread in threads), self.boot_time()))
-        lines.append(b"processes %d\n" % self.kernel.statistics().processes_started)
+        statistics = self.kernel.statistics()
+        running = sum(not thread.waiter.asleep for thread in list(self.kernel.threads.values()))
+        lines.append(b"intr 0\nctxt %d\nbtime %d\n" % (statistics.syscalls, self.boot_time()))
+        lines.append(b"processes %d\n" % statistics.processes_started)
         lines.append(b"procs_running %d\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n" % running)
         return b"".join(lines)
 
