@@ -7,13 +7,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.errors import EnisleError
 from enisle.island import jail
 from enisle.island.configuration import Configuration, validate
 from enisle.island.namespaces import enter_namespaces
-from enisle.machine import Machine
+from enisle.machine import probe
+
+if TYPE_CHECKING:
+    from enisle.machine import Findings
 
 OLDEST_KERNEL = (5, 12)
 """mount_setattr(2); overlays in user name spaces came with 5.11."""
@@ -85,13 +89,26 @@ def _kernel() -> str:
 
 
 def _kvm() -> str:
-    with Machine("kvm", SMALL):
-        return "/dev/kvm makes machines"
+    found = _findings()
+    if not found.kvm:
+        raise EnisleError(found.kvm_problem, "", found.kvm_hint)
+    parts = [f"an exit takes {found.exit_us:.1f} µs, a page fault {found.page_fault_us:.1f} µs"]
+    if found.syscall_ring is not None:
+        parts.append(f"system calls enter ring {found.syscall_ring}")
+    parts.append(f"up to {found.max_processors} processors")
+    return "; ".join(parts)
 
 
 def _emulated() -> str:
-    with Machine("emulated", SMALL):
-        return "Unicorn emulates processors"
+    found = _findings()
+    if not found.emulated:
+        raise EnisleError("no emulated processors", found.emulated_problem, "pip install unicorn")
+    return "Unicorn emulates processors"
+
+
+@cache
+def _findings() -> "Findings":
+    return probe()
 
 
 def _memory() -> str:

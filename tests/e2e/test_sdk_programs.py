@@ -1,0 +1,70 @@
+"""The SDK with real programs on a real machine: what one island's commands share, and how they end."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from enisle import Island
+from enisle.errors import InvalidRequest, NotFound
+
+pytestmark = [pytest.mark.kvm, pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def island() -> Iterator[Island]:
+    with Island(memory="1G", cwd="/tmp") as made:
+        yield made
+
+
+def test_a_python_program_computes_on_an_island(island: Island) -> None:
+    result = island.run([sys.executable, "-c", "import os; print(os.getcwd(), sum(range(10**6)))"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, b"/tmp 499999500000\n", b"")
+    assert result.statistics["syscalls"] > 100
+
+
+def test_commands_share_files_and_processes(island: Island) -> None:
+    island.files.write("/tmp/script", "#!/bin/sh\nread line; echo got $line > /tmp/answer\n", 0o755)
+    assert island.run(["/tmp/script"], stdin=b"this\n").exit_code == 0
+    assert island.files.read("/tmp/answer") == b"got this\n"
+    with island.start(["sh", "-c", "echo $$; exec sleep 60"]) as sleeper:
+        pid = sleeper.stdout.readline().strip().decode()
+        assert int(pid) in [process.pid for process in island.processes()]
+        assert island.run(["sh", "-c", f"kill -TERM {pid}"]).exit_code == 0
+        assert sleeper.wait(10) == 143
+
+
+def test_a_loop_and_its_children_end_at_the_timeout(island: Island) -> None:
+    begin = time.monotonic()
+    result = island.run(["sh", "-c", "sleep 60 & while :; do :; done"], timeout=0.3)
+    assert (result.exit_code, result.timed_out) == (137, True)
+    assert time.monotonic() - begin < 10
+    deadline = time.monotonic() + 5
+    while island.processes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert island.processes() == []
+
+
+def test_programs_that_cannot_start_leave_the_island_as_it_was(island: Island) -> None:
+    with pytest.raises(NotFound):
+        island.run(["no-such-program"])
+    with pytest.raises(InvalidRequest):
+        island.run(["/etc/passwd"])
+    assert island.run(["true"]).exit_code == 0
+
+
+def test_coroutines_run_programs_at_once(island: Island) -> None:
+    async def main() -> list[bytes]:
+        results = await asyncio.gather(*(island.run_async(["sh", "-c", f"echo {n}"]) for n in range(6)))
+        return [result.stdout for result in results]
+
+    assert asyncio.run(main()) == [f"{n}\n".encode() for n in range(6)]
+
+
+def test_memory_is_limited_and_the_island_lives_on() -> None:
+    with Island(memory="128M", cwd="/") as island:
+        result = island.run([sys.executable, "-c", "x = [b'x' * (1 << 20) for _ in range(1000)]"], timeout=60)
+        assert result.exit_code in (1, 137)
+        assert island.run(["true"]).exit_code == 0
