@@ -23,6 +23,8 @@ class Counter(NamedTuple):
 
     read: Callable[[], int]
     khz: int
+    offset: int = 0
+    """What `read` adds to the counter of the host."""
 
 
 def measure(machine: "Machine") -> Counter | None:
@@ -39,7 +41,7 @@ def measure(machine: "Machine") -> Counter | None:
     if before <= seen <= after:
         return Counter(read, khz)
     offset = seen - (before + after) // 2  # a hypervisor that keeps its guests' counter apart
-    return Counter(lambda: read() + offset, khz)
+    return Counter(lambda: read() + offset, khz, offset)
 
 
 def _measure_khz(read: Callable[[], int]) -> int:
