@@ -15,7 +15,7 @@ from typing import NamedTuple
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
 from enisle.kernel import loader, proc_root, signals, vdso, vvar
-from enisle.kernel.clock import Clock
+from enisle.kernel.clock import Clock, HostTsc
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
 from enisle.kernel.handlers import load_handlers
@@ -87,7 +87,7 @@ class Refresher:
 
     def ring(self) -> None:
         self._interval_ns = min(self._interval_ns * 4, LAST_REFRESH_NS)
-        self._kernel.clock.refresh(self._interval_ns)
+        self._kernel.clock.refresh()
         self._kernel.timer_thread.set(self, time.monotonic_ns() + self._interval_ns)
 
 
@@ -132,7 +132,7 @@ class Kernel:
             memory.write(Gpa(parameters + offset), content)
 
         counter = self.machine.counter()
-        clock = Clock(counter.read, counter.khz) if counter else Clock()
+        clock = Clock(HostTsc(counter.offset), counter.khz) if counter else Clock()
         clock.attach(vvar.Page(write, self.config.processors))
         return clock
 
@@ -166,7 +166,7 @@ class Kernel:
         mm = Mm(self.machine)
         files = FdTable()
         try:
-            loaded = loader.load(mm, self, fs, program or argv[0], argv, env)
+            loaded = loader.load(mm, lambda path: open_program(fs, path), program or argv[0], argv, env)
             with self.lock:
                 process = Process(self, self.new_pid(), self.init, loaded.name)
                 process.session, process.pgid = Session(process.pid), process.pid
@@ -178,7 +178,7 @@ class Kernel:
             files.release()
             fs.release()
             raise
-        process.exe, process.has_execed = loaded.path, True
+        process.has_execed = True
         thread.start(loaded.registers(), 0, None)
         return process
 
@@ -327,6 +327,11 @@ class Kernel:
     def forget(self, process: Process) -> None:
         """Requires: lock."""
         self.processes_by_pid.pop(process.pid, None)
+
+
+def open_program(fs: FsContext, path: bytes) -> int:
+    """Open the first program of a session, where there is no guest yet to resolve the path for."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=fs.cwd)
 
 
 def state_of(process: Process) -> str:

@@ -2,9 +2,10 @@
 
 import os
 import struct
+from collections.abc import Callable
 from errno import E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC
 from stat import S_ISREG
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from enisle.abi import elf
 from enisle.abi.elf import Auxv
@@ -22,13 +23,9 @@ from enisle.abi.types import HUGE, PAGE, page_down, page_up
 from enisle.abi.x86 import GPR_COUNT, RFLAGS, RIP, RSP
 from enisle.errors import LinuxError
 from enisle.kernel import elf as image_loader
-from enisle.kernel.files import FsContext
 from enisle.kernel.mm import Mm
 from enisle.kernel.vma import Backing
 from enisle.machine import USER_END, VDSO
-
-if TYPE_CHECKING:
-    from enisle.kernel.kernel import Kernel
 
 SCRIPT_LINE = 256
 SCRIPT_DEPTH = 5
@@ -57,9 +54,11 @@ class Program(NamedTuple):
         return registers
 
 
-def load(
-    mm: Mm, kernel: "Kernel", fs: FsContext, path: bytes, argv: list[bytes], env: list[bytes], fd: int = -1
-) -> Program:
+Finder = Callable[[bytes], int]
+"""Opens a path of the guest for reading; returns a host descriptor that is the caller's. Raises LinuxError, OSError."""
+
+
+def load(mm: Mm, find: Finder, path: bytes, argv: list[bytes], env: list[bytes], fd: int = -1) -> Program:
     """Load the program at `path` (or behind the host descriptor `fd`) into the empty `mm`.
 
     Raises LinuxError as execve(2) lists them. `mm` is the caller's to release.
@@ -68,7 +67,7 @@ def load(
         raise LinuxError(E2BIG)
     if any(len(text) >= LONGEST_ARGUMENT for text in (*argv, *env)):
         raise LinuxError(E2BIG)
-    backing = open_program(fs, path) if fd < 0 else _backing(os.dup(fd), path)
+    backing = open_program(find, path) if fd < 0 else _backing(os.dup(fd), path)
     name = path
     for _ in range(SCRIPT_DEPTH):
         line = os.pread(backing.fd, SCRIPT_LINE, 0)
@@ -77,18 +76,17 @@ def load(
         interpreter, argument = parse_script(line)
         argv = [interpreter, *([argument] if argument else []), name, *argv[1:]]
         name = interpreter
-        backing = open_program(fs, interpreter)
+        backing = open_program(find, interpreter)
     else:
         raise LinuxError(ELOOP)
-    return _load_elf(mm, kernel, fs, (path, backing), argv, env)
+    return _load_elf(mm, find, (path, backing), argv, env)
 
 
-def open_program(fs: FsContext, path: bytes) -> Backing:
+def open_program(find: Finder, path: bytes) -> Backing:
     """Open an executable regular file. Raises EACCES for what may not be executed."""
     if not path:
         raise LinuxError(ENOENT)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=fs.cwd)
-    return _backing(fd, path)
+    return _backing(find(path), path)
 
 
 def _backing(fd: int, path: bytes) -> Backing:
@@ -112,9 +110,7 @@ def parse_script(line: bytes) -> tuple[bytes, bytes]:
     return interpreter, argument.strip(b" ").split(b"\0")[0]
 
 
-def _load_elf(
-    mm: Mm, kernel: "Kernel", fs: FsContext, source: tuple[bytes, Backing], argv: list[bytes], env: list[bytes]
-) -> Program:
+def _load_elf(mm: Mm, find: Finder, source: tuple[bytes, Backing], argv: list[bytes], env: list[bytes]) -> Program:
     path, backing = source
     image = image_loader.parse(backing.fd)
     top = USER_END - page_down(int.from_bytes(os.urandom(4), "little") & 0x3FFF_FFFF)
@@ -123,7 +119,7 @@ def _load_elf(
     program = image_loader.place(mm, image, backing, base)
     entry, interpreter_base = program.entry, 0
     if image.interpreter:
-        linker_backing = open_program(fs, image.interpreter)
+        linker_backing = open_program(find, image.interpreter)
         linker = image_loader.parse(linker_backing.fd)
         low, high = linker.span
         place = mm.mmap(0, high - low, 0, MAP_PRIVATE | MAP_ANONYMOUS)

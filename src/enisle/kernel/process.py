@@ -44,7 +44,6 @@ class Process:
         self.credentials: Credentials = parent.credentials.clone() if parent else Credentials()
         self.limits: ResourceLimits = parent.limits.clone() if parent else ResourceLimits()
         self.exit_signal = SIGCHLD
-        self.exe = b""
         self.started = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.exiting = False
         self.status: int | None = None

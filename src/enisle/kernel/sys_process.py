@@ -12,6 +12,7 @@ from enisle.errors import LinuxError
 from enisle.kernel import loader, signals
 from enisle.kernel.mm import Mm
 from enisle.kernel.process import Process, Session
+from enisle.kernel.sys_open import open_file
 from enisle.kernel.table import Int, KeepRegisters, Path, Size, Support, syscall
 from enisle.kernel.thread import Thread, ThreadExit
 from enisle.machine import USER_END
@@ -152,7 +153,7 @@ def _inherit(process: Process, parent: Process, request: CloneRequest) -> None:
     process.session, process.pgid = parent.session, parent.pgid
     process.credentials, process.limits = parent.credentials.clone(), parent.limits.clone()
     process.exit_signal = parent.exit_signal if request.flags & s.CLONE_PARENT else request.exit_signal
-    process.exe, process.personality, process.dumpable = parent.exe, parent.personality, parent.dumpable
+    process.personality, process.dumpable = parent.personality, parent.dumpable
     process.no_new_privileges = parent.no_new_privileges
     if request.flags & s.CLONE_SIGHAND:
         process.handlers = parent.handlers
@@ -213,18 +214,27 @@ def sys_execveat(thread: Thread, dirfd: Fd, path: Path, argv: Gva, envp: Gva, fl
             raise LinuxError(ENOENT)
         execute(thread, base.path or b"/dev/fd/%d" % dirfd, arguments, environment, base.fd)
     nofollow = os.O_NOFOLLOW if flags & AT_SYMLINK_NOFOLLOW else 0
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | nofollow, dir_fd=base.fd)
+    fd = find_program(thread, path, dirfd, nofollow)
     try:
         execute(thread, b"/dev/fd/%d/%s" % (dirfd, path), arguments, environment, fd)
     finally:
         os.close(fd)
 
 
+def find_program(thread: Thread, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> int:
+    """Open a program for execution; return a host descriptor of the caller's."""
+    file = open_file(thread, dirfd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags, 0)
+    try:
+        return os.dup(file.fd)
+    finally:
+        file.close()
+
+
 def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd: int = -1) -> None:
     """Replace the program of the thread's process. Returns only by an exception: an error, or KeepRegisters."""
     mm = Mm(thread.kernel.machine)
     try:
-        program = loader.load(mm, thread.kernel, thread.fs, path, argv or [b""], env, fd)
+        program = loader.load(mm, lambda name: find_program(thread, name), path, argv or [b""], env, fd)
         _end_siblings(thread)
     except BaseException:
         mm.release()
@@ -240,7 +250,7 @@ def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd
         shared.release()
     thread.files.close_on_exec()
     process.name = thread.name = program.name
-    process.exe, process.has_execed = program.path, True
+    process.has_execed = True
     process.dumpable = True
     process.timers.exec()
     process.credentials.exec()
