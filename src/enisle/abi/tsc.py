@@ -7,7 +7,6 @@ GIL. Any thread may call.
 import ctypes
 import mmap
 import os
-import platform
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -109,7 +108,7 @@ def is_invariant() -> bool:
     Linux watches it and takes another clock source when it finds it wanting. Requires: the host's /sys is in sight at
     the first call, else the processor alone is asked.
     """
-    if platform.machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         return False
     try:
         if _cpuid(CPUID_HIGHEST_EXTENDED)[0] < CPUID_POWER or not _cpuid(CPUID_POWER)[1] & INVARIANT_TSC:

@@ -5,7 +5,7 @@ take turns (`emulated_turns`); what an engine must forget is told by `emulated_c
 see: no AVX; no #AC and no #XM; `BusError` comes a few instructions late.
 """
 
-import platform
+import os
 import struct
 import threading
 import time
@@ -64,7 +64,7 @@ class Vm:
     xcr0 = XCR0_X87_SSE
     xsave_size = LEGACY_SIZE + HEADER_SIZE
     max_processors = 1 << 16
-    guest_tsc = platform.machine() == "x86_64"
+    guest_tsc = os.uname().machine == "x86_64"
     """RDTSC reads the host's time-stamp counter."""
 
     def __init__(self) -> None:
