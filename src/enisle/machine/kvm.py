@@ -247,9 +247,10 @@ class KvmProcessor:
 
     def kick(self) -> None:
         self._immediate[0] = 1
-        if self._thread:
+        thread = self._thread  # one look: `run` may end meanwhile, and pthread_kill(0) is a crash
+        if thread:
             with contextlib.suppress(ProcessLookupError):
-                signal.pthread_kill(self._thread, KICK_SIGNAL)
+                signal.pthread_kill(thread, KICK_SIGNAL)
 
     def run(self) -> Exit:
         gpr = self.gpr
