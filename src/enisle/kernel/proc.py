@@ -6,6 +6,7 @@ the beginning. Nodes hold no state but what they are made of. Any guest thread.
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Sequence
 from errno import EACCES, EINVAL, EIO, ENOENT
 from itertools import count
@@ -23,6 +24,8 @@ Render = Callable[["Thread"], bytes]
 Store = Callable[["Thread", bytes], None]
 Target = Callable[["Thread"], "int | SyntheticNode | None"]
 WRITE_MAX = 4096
+FRESH_SECONDS = 0.002
+"""A read that follows the opening so soon need not make the text again."""
 
 _inodes = count(0xF000_0000)
 
@@ -37,15 +40,15 @@ class ProcFile(OpenFile):
         super().__init__(os.memfd_create("proc", os.MFD_CLOEXEC), flags)
         self.text, self.node = node, node
         os.pwrite(self.fd, text, 0)
-        self._fresh = True
+        self._stale_at = time.monotonic() + FRESH_SECONDS
 
     def _refresh(self, thread: "Thread", offset: int) -> None:
-        """Make the text anew for a read from the beginning, unless it was made just now."""
-        if offset == 0 and not self._fresh:
+        """Make the text anew for a read from the beginning, unless it was made for this one just now."""
+        if offset == 0 and time.monotonic() > self._stale_at:
             text = self.text.render(thread)
             os.ftruncate(self.fd, len(text))
             os.pwrite(self.fd, text, 0)
-        self._fresh = False
+        self._stale_at = 0.0
 
     def readv(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
         self._refresh(thread, os.lseek(self.fd, 0, os.SEEK_CUR))
@@ -62,6 +65,7 @@ class ProcFile(OpenFile):
         if len(content) > WRITE_MAX:
             raise LinuxError(EINVAL)
         self.text.store(thread, content)
+        self._stale_at = 0.0
         return len(content)
 
     def pwritev(self, thread: "Thread", buffers: Sequence[memoryview], offset: int) -> int:
