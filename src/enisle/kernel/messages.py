@@ -3,12 +3,14 @@
 Memory is pinned for one host call, never while waiting. Runs on the guest thread that calls.
 """
 
+import os
 from collections.abc import Sequence
 from errno import EINVAL, EMSGSIZE, ENOBUFS, EPIPE
 from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.abi import host_socket
 from enisle.abi import linux_socket as n
+from enisle.abi.linux_fs import PIPE_BUF
 from enisle.errors import LinuxError
 from enisle.kernel import passing, unix_names
 from enisle.kernel.files import POLLIN, POLLOUT, OpenFile
@@ -48,6 +50,12 @@ def read_message(thread: "Thread", address: int) -> Message:
         raise LinuxError(EMSGSIZE)
     name_size = min(name_size, n.SOCKADDR_STORAGE_SIZE)
     return Message(name, name_size, read_iovec(thread, vector, count), control, control_size)
+
+
+def require_sleep(thread: "Thread", file: SocketFile, dont: int) -> None:
+    """Raise MustLeave, before anything is done, for a call that may have to wait when it is half done."""
+    if not thread.waiter.may_sleep and not dont and not file.flags & os.O_NONBLOCK:
+        raise MustLeave
 
 
 # ---- out -----------------------------------------------------------------------------------------------------------
@@ -104,6 +112,8 @@ def send(thread: "Thread", file: SocketFile, message: Message, flags: int, name:
 
 def send_all(thread: "Thread", file: SocketFile, ranges: Ranges, flags: int, sender: Sender) -> int:
     done, dont = 0, flags & n.MSG_DONTWAIT
+    if file.stream and sum(size for _, size in ranges) > PIPE_BUF:
+        require_sleep(thread, file, dont)
     deadline = file.deadline(POLLOUT)
     while True:
         try:
@@ -156,6 +166,8 @@ def receive_all(thread: "Thread", file: SocketFile, ranges: Ranges, flags: int, 
     """Receive once, or with MSG_WAITALL on a stream until the ranges are full, the end, an error or a signal."""
     done, dont = 0, flags & (n.MSG_DONTWAIT | n.MSG_OOB | n.MSG_ERRQUEUE)
     fill = flags & n.MSG_WAITALL and file.stream and not flags & n.MSG_PEEK
+    if fill:
+        require_sleep(thread, file, dont)
     deadline = file.deadline(POLLIN)
     while True:
         try:

@@ -14,6 +14,7 @@ from enisle.kernel.messages import (
     read_message,
     receive_all,
     receive_message,
+    require_sleep,
     send,
 )
 from enisle.kernel.sockets import SocketFile, hold_socket, read_address, write_address
@@ -81,6 +82,7 @@ def sys_sendmmsg(thread: "Thread", fd: Fd, vector: Gva, count: Uint, flags: Int)
     file = hold_socket(thread, fd)
     done = 0
     try:
+        require_sleep(thread, file, flags & n.MSG_DONTWAIT)
         for index in range(min(count, n.UIO_MAXIOV)):
             address = vector + index * n.MMSGHDR_SIZE
             sent = send_message(thread, file, address, flags)
@@ -104,6 +106,7 @@ def sys_recvmmsg(thread: "Thread", fd: Fd, vector: Gva, count: Uint, flags: Int,
         deadline = time.monotonic() + seconds + nanos / NS
     file = hold_socket(thread, fd)
     try:
+        require_sleep(thread, file, flags & n.MSG_DONTWAIT)
         done = receive_several(thread, file, vector, min(count, n.UIO_MAXIOV), flags, deadline)
     finally:
         file.drop()
