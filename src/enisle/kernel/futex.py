@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from errno import EAGAIN, EFAULT, EINVAL, ENOSYS, ETIMEDOUT
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from enisle.abi.atomic import compare_exchange_u32
 from enisle.abi.linux_futex import FUTEX_BITSET_MATCH_ANY, FUTEX_OP_OPARG_SHIFT
@@ -75,6 +76,8 @@ class FutexTable:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.departed: WeakSet[Thread] = WeakSet()
+        """Threads whose locks with an owner have been handed on: they own nothing any more."""
         self._queues: dict[Key, list[FutexWaiter]] = {}
 
     # ---- queues: Requires: lock --------------------------------------------------------------------------------

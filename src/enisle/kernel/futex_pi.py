@@ -46,8 +46,8 @@ def _take(thread: "Thread", address: int, waited_for: bool) -> bool:
         if not owner and not waited_for:
             return word & FUTEX_OWNER_DIED | thread.tid
         holder = thread.kernel.threads.get(Pid(owner))
-        if not waited_for and (holder is None or holder.dying):
-            raise LinuxError(EAGAIN if holder else ESRCH)
+        if not waited_for and (holder is None or holder in thread.kernel.futexes.departed):
+            raise LinuxError(ESRCH)
         return word | FUTEX_WAITERS
 
     old = exchange(thread.mm, address, change)
@@ -89,6 +89,7 @@ def owner_gone(thread: "Thread") -> None:
     """Hand on every lock the dying thread owns and somebody waits for (exit_pi_state_list)."""
     table = thread.kernel.futexes
     with table.lock:
+        table.departed.add(thread)
         for waiters in table.pi_queues():
             heir = waiters[0]
             try:

@@ -90,7 +90,7 @@ static void *owner(void *p) {
     printf("%s owns it: %ld, word %s%s\n", (char *)p, r, (lock & FUTEX_TID_MASK) == syscall(SYS_gettid) ? "mine" : "not mine", lock & FUTEX_OWNER_DIED ? ", its owner died" : "");
     fflush(stdout);
     __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
-    nap(*(char *)p == 'd' ? 30 : 50);
+    nap(*(char *)p == 'd' ? 400 : 50);
     if (*(char *)p != 'd') SAY(futex(&lock, FUTEX_UNLOCK_PI_PRIVATE, 0, 0, 0, 0));
     return 0;
 }
