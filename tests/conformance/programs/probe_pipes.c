@@ -179,10 +179,12 @@ static void moving(void) {
 }
 
 static void locks(void) {
-    int file = open("lock", O_RDWR | O_CREAT, 0600), status;
+    int file = open("lock", O_RDWR | O_CREAT, 0600), status, tell[2];
+    char c;
     struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 10, .l_len = 10};
     SAY(fcntl(file, F_SETLK, &l));
     fflush(stdout);
+    pipe(tell);
     if (!fork()) {
         pid_t parent = getppid();
         SAY(fcntl(file, F_SETLK, &l));
@@ -191,13 +193,16 @@ static void locks(void) {
         l = (struct flock){.l_type = F_WRLCK, .l_start = 30, .l_len = 1};
         SAY(fcntl(file, F_SETLK, &l));
         l.l_start = 10;
+        write(tell[1], "x", 1);
         SAY(fcntl(file, F_SETLKW, &l));
         _exit(0);
     }
+    read(tell[0], &c, 1);
     nap(80);
     l = (struct flock){.l_type = F_UNLCK};
-    SAY(fcntl(file, F_SETLK, &l));
+    int unlocked = fcntl(file, F_SETLK, &l);
     wait(&status);
+    SAY(unlocked);
     SAY(flock(file, LOCK_EX));
     int again = open("lock", O_RDWR);
     SAY(flock(again, LOCK_SH | LOCK_NB));

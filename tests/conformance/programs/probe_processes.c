@@ -24,7 +24,8 @@ static int leader(void) { return (setsid() == getpid()) + 2 * (getpgrp() == getp
 static int group(void) { return (setpgid(0, 0) == 0) + 2 * (getpgrp() == getpid()); }
 static int many_files(void) { setrlimit(RLIMIT_NOFILE, &(struct rlimit){20, 20}); int n = 0; while (dup(1) >= 0) n++; return errno == EMFILE ? n : 99; }
 static int file_size(void) { setrlimit(RLIMIT_FSIZE, &(struct rlimit){1000, 1000}); int f = open("limited", O_CREAT | O_RDWR, 0600); char b[2000] = {0}; int n = write(f, b, 2000); write(f, b, 1); return n / 10; }
-static int cpu_time(void) { setrlimit(RLIMIT_CPU, &(struct rlimit){1, 2}); for (;;) {} }
+static volatile int forever = 1;
+static int cpu_time(void) { setrlimit(RLIMIT_CPU, &(struct rlimit){1, 2}); while (forever) {} return 0; }
 static int dead_parent(void) {
     int p[2], q[2];
     char c;
@@ -47,7 +48,7 @@ static int deathsig(void) {
     char c;
     pipe(p);
     if (!fork()) {
-        if (!fork()) { close(p[0]); prctl(PR_SET_PDEATHSIG, SIGKILL); write(p[1], "r", 1); for (;;) pause(); }
+        if (!fork()) { close(p[0]); prctl(PR_SET_PDEATHSIG, SIGKILL); write(p[1], "r", 1); while (forever) pause(); return 0; }
         read(p[0], &c, 1);
         _exit(0);
     }
@@ -58,9 +59,9 @@ static int deathsig(void) {
     return 40 + n;
 }
 static void *exec_thread(void *p) { (void)p; execl("/bin/echo", "echo", "executed from a thread", NULL); return 0; }
-static int exec_from_thread(void) { pthread_t t; pthread_create(&t, 0, exec_thread, 0); for (;;) pause(); }
+static int exec_from_thread(void) { pthread_t t; pthread_create(&t, 0, exec_thread, 0); while (forever) pause(); return 0; }
 static void *exit_thread(void *p) { (void)p; nap(30); syscall(SYS_exit_group, 21); return 0; }
-static int exit_from_thread(void) { pthread_t t; pthread_create(&t, 0, exit_thread, 0); for (;;) pause(); }
+static int exit_from_thread(void) { pthread_t t; pthread_create(&t, 0, exit_thread, 0); while (forever) pause(); return 0; }
 static void *last_thread(void *p) { (void)p; nap(60); syscall(SYS_exit, 22); return 0; }
 static int leader_first(void) { pthread_t t; pthread_create(&t, 0, last_thread, 0); syscall(SYS_exit, 23); return 0; }
 static void *fork_thread(void *p) { *(pid_t *)p = fork(); if (!*(pid_t *)p) _exit(getpid() == syscall(SYS_gettid) ? 31 : 32); return 0; }
