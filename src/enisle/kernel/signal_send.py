@@ -72,20 +72,19 @@ def _send(target: "Thread", signo: int, info: SigInfo, pending: PendingSignals, 
 
 def _may_queue(process: "Process") -> bool:
     """Return whether the process's user may have one more signal queued. Requires: kernel.lock."""
-    limit = min(process.limits.soft(RLIMIT_SIGPENDING), QUEUE_LIMIT)
-    uid = process.credentials.uid
-    queued = sum(
-        len(other.pending.queue) + sum(len(thread.pending.queue) for thread in other.threads.values())
-        for other in process.kernel.processes_by_pid.values()
-        if other.credentials.uid == uid
-    )
-    return queued < limit
+    return count_queued(process) < min(process.limits.soft(RLIMIT_SIGPENDING), QUEUE_LIMIT)
 
 
 def count_queued(process: "Process") -> int:
     """Return how many signals the process's user has queued (SigQ of /proc/PID/status)."""
     with process.kernel.lock:
-        return sum(len(pending.queue) for pending in queues(process))
+        uid = process.credentials.uid
+        return sum(
+            len(pending.queue)
+            for other in process.kernel.processes_by_pid.values()
+            if other.credentials.uid == uid
+            for pending in queues(other)
+        )
 
 
 def queues(process: "Process") -> Iterator[PendingSignals]:
