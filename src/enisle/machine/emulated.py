@@ -25,6 +25,7 @@ from enisle.machine.emulated_engine import (
     Engine,
     load_library,
 )
+from enisle.machine.emulated_fpu import INITIAL, XSAVE_SIZE, FpuState
 from enisle.machine.emulated_turns import Runner, Turns
 from enisle.machine.memory import GuestMemory
 from enisle.machine.processor import (
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
 USER_RFLAGS = 0x3F7FD5 & ~0x3000  # what ring 3 may set (no IOPL, no VM)
 FIXED_RFLAGS = 0x202
 XCR0_X87_SSE = 3
-LEGACY_SIZE, HEADER_SIZE = 512, 64
-XSTATE_BV = 512
-MXCSR_MASK = 0xFFFF
-INITIAL_LEGACY = struct.pack("<H22xII", 0x37F, 0x1F80, MXCSR_MASK).ljust(LEGACY_SIZE, b"\0")
 DROP_LIMIT = 64
 """Runs of changed code above which forgetting all of it is cheaper."""
 GIGABYTE_SHIFT = 30
@@ -62,7 +59,7 @@ class Vm:
     """What the emulated processors of one machine share."""
 
     xcr0 = XCR0_X87_SSE
-    xsave_size = LEGACY_SIZE + HEADER_SIZE
+    xsave_size = XSAVE_SIZE
     max_processors = 1 << 16
     guest_tsc = os.uname().machine == "x86_64"
     """RDTSC reads the host's time-stamp counter."""
@@ -134,7 +131,8 @@ class EmulatedProcessor(Runner):
         self._generation, self._code = vm.watch.generation, vm.watch.position
         self._inside = self._thread = 0
         self._covered: list[tuple[int, int]] = []
-        self.xrstor(INITIAL_LEGACY)
+        self._fpu = FpuState(self._engine)
+        self._fpu.load(INITIAL)
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -165,24 +163,10 @@ class EmulatedProcessor(Runner):
         pass
 
     def xsave(self) -> bytes:
-        tags = self._engine.read_fpu()
-        image = bytearray(self._engine.fpu)
-        image[4] = sum(1 << index for index in range(8) if tags >> 2 * index & 3 != 3)
-        image[5] = 0
-        struct.pack_into("<I", image, 28, MXCSR_MASK)
-        return bytes(image) + struct.pack("<Q56x", XCR0_X87_SSE)
+        return self._fpu.save()
 
     def xrstor(self, image: bytes) -> None:
-        legacy = bytearray(image[:LEGACY_SIZE].ljust(LEGACY_SIZE, b"\0"))
-        present = struct.unpack_from("<Q", image, XSTATE_BV)[0] if len(image) >= XSTATE_BV + 8 else XCR0_X87_SSE
-        if not present & 1:
-            legacy[:24], legacy[32:160] = INITIAL_LEGACY[:24], bytes(128)
-        if not present & 2:
-            legacy[160:416] = bytes(256)
-        mxcsr = struct.unpack_from("<I", legacy, 24)[0]
-        struct.pack_into("<I", legacy, 24, mxcsr & MXCSR_MASK)
-        self._engine.fpu[:] = bytes(legacy)
-        self._engine.write_fpu(sum(3 << 2 * index for index in range(8) if not legacy[4] >> index & 1))
+        self._fpu.load(image)
 
     def close(self) -> None:
         self.gpr.release()

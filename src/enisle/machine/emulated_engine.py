@@ -30,16 +30,6 @@ REG_CR0, REG_CR2, REG_CR3, REG_CR4, REG_DR0, REG_GDTR, REG_MSR = 50, 52, 53, 54,
 REG_FS_BASE, REG_GS_BASE, REG_R8, REG_RIP, REG_RFLAGS = 250, 251, 106, 41, 253
 REG_GPR = (35, 37, 38, 40, 43, 39, 44, 36, *range(REG_R8, REG_R8 + 8), REG_RIP, REG_RFLAGS)
 """Unicorn's numbers in the order of `abi.x86`."""
-REG_FPSW, REG_FPCW, REG_FPTAG, REG_MXCSR, REG_FIP, REG_FDP, REG_FOP, REG_ST0, REG_XMM0 = (
-    31, 246, 247, 249, 254, 256, 258, 114, 122,
-)  # fmt: skip
-FPU_PLACES = (
-    (REG_FPCW, 0), (REG_FPSW, 2), (REG_FOP, 6), (REG_FIP, 8), (REG_FDP, 16), (REG_MXCSR, 24),
-    *((REG_ST0 + index, 32 + 16 * index) for index in range(8)),
-    *((REG_XMM0 + index, 160 + 16 * index) for index in range(16)),
-)  # fmt: skip
-"""Register and offset in the legacy region of the XSAVE area (SDM 1 10.5.1); the status word comes before ST0."""
-
 CODE_BUFFER = 64 << 20
 SYSCALL_LENGTH, INT_LENGTH = 2, 2
 NOT_SAVED = 0xFFFF_FFFF_FFFF_FFFF
@@ -92,8 +82,8 @@ def load_library() -> Any:
     return library
 
 
-class _Batch:
-    """Registers that are read or written by one call, each at its place in one buffer."""
+class Batch:
+    """Registers that are read or written by one call, each at its offset from `base` in the host's memory."""
 
     def __init__(self, base: int, places: list[tuple[int, int]]) -> None:
         self.count = len(places)
@@ -126,12 +116,8 @@ class Engine:
         self._file = (c_uint64 * GPR_COUNT)()
         self.gpr = memoryview(self._file).cast("B").cast("Q")
         places = [(register, 8 * index) for index, register in enumerate(REG_GPR)]
-        self._all = _Batch(addressof(self._file), places)
-        self._settable = _Batch(addressof(self._file), [place for place in places if place[0] != REG_RIP])
-        self.fpu = (c_char * 512)()
-        self._fpu_tags = c_uint16()
-        base = addressof(self.fpu)
-        self._fpu = _Batch(base, [(REG_FPTAG, addressof(self._fpu_tags) - base), *FPU_PLACES])
+        self._all = Batch(addressof(self._file), places)
+        self._settable = Batch(addressof(self._file), [place for place in places if place[0] != REG_RIP])
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
@@ -233,8 +219,7 @@ class Engine:
 
     def load(self) -> None:
         """Give the engine the registers of `gpr`."""
-        batch = self._settable
-        self._library.uc_reg_write_batch(self._handle, batch.registers, batch.addresses, batch.count)
+        self.write(self._settable)
 
     def start(self) -> int:
         """Run at `gpr[RIP]` until something stops it; store the registers to `gpr`; return Unicorn's error."""
@@ -313,16 +298,10 @@ class Engine:
     def set_base(self, register: int, value: int) -> None:
         self._set(register, c_uint64(value))
 
-    def read_fpu(self) -> int:
-        """Fill `fpu` with an FXSAVE image but its tags; return the full tag word (SDM 1 8.1.7)."""
-        batch = self._fpu
+    def read(self, batch: Batch) -> None:
         self._library.uc_reg_read_batch(self._handle, batch.registers, batch.addresses, batch.count)
-        return self._fpu_tags.value
 
-    def write_fpu(self, tags: int) -> None:
-        """Load the FXSAVE image in `fpu` with a full tag word."""
-        self._fpu_tags.value = tags
-        batch = self._fpu
+    def write(self, batch: Batch) -> None:
         self._library.uc_reg_write_batch(self._handle, batch.registers, batch.addresses, batch.count)
 
     def close(self) -> None:
