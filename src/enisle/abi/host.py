@@ -128,3 +128,6 @@ def seccomp_filter(program: bytes, flags: int = 0) -> None:
 # fallocate(2)
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 fallocate = libc_call("fallocate", c_int, c_int, c_long, c_long)
+
+# tgkill(2)
+tgkill = libc_call("tgkill", c_int, c_int, c_int)

@@ -64,8 +64,6 @@ class Process:
         self.personality = 0
         self.vfork_parent: Thread | None = None
         self.timers = signals.ProcessTimers(self)
-        self.self_time_ns = 0
-        self.children_time_ns = 0
 
     @property
     def ppid(self) -> Pid:
@@ -100,7 +98,6 @@ class Process:
         thread.fs.release()
         thread.waiter.close()
         with self.kernel.lock:
-            self.self_time_ns += thread.guest_ns
             del self.threads[thread.tid]
             signals.thread_gone(thread)
             last = not self.threads
@@ -173,6 +170,5 @@ class Process:
         """Forget the process for good. Requires: kernel.lock."""
         if self.parent:
             self.parent.children.pop(self.pid, None)
-            self.parent.children_time_ns += self.self_time_ns + self.children_time_ns
             self.parent.timers.usage.child_reaped(self.timers.usage)
         self.kernel.forget(self)

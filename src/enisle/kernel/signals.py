@@ -35,7 +35,7 @@ from enisle.kernel.timers import ProcessTimers
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
-    from enisle.machine.processor import Registers
+    from enisle.machine import Registers
 
 Handler = Callable[["Thread", "Registers"], int | None]
 """Type of `Entry.call`."""

@@ -16,7 +16,7 @@ from enisle.abi.x86 import R8, R9, R10, RDI, RDX, RSI
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
-    from enisle.machine.processor import Registers
+    from enisle.machine import Registers
 
 Int = NewType("Int", int)
 """A C int: signed, 32 bits."""

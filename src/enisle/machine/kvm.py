@@ -247,10 +247,10 @@ class KvmProcessor:
 
     def kick(self) -> None:
         self._immediate[0] = 1
-        thread = self._thread  # one look: `run` may end meanwhile, and pthread_kill(0) is a crash
+        thread = self._thread  # one look: `run` may end meanwhile
         if thread:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pthread_kill(thread, KICK_SIGNAL)
+            with contextlib.suppress(ProcessLookupError):  # by number: pthread_kill on an ended thread is a crash
+                host.tgkill(os.getpid(), thread, KICK_SIGNAL)
 
     def run(self) -> Exit:
         gpr = self.gpr
@@ -263,7 +263,7 @@ class KvmProcessor:
             else:
                 self._dirty = DIRTY_ALL
         self._words[kvm.RUN_DIRTY_REGS // 8] = self._dirty
-        self._thread = threading.get_ident()
+        self._thread = threading.get_native_id()
         epoch = self._memory.epoch
         try:
             fcntl.ioctl(self._fd, KVM_RUN, 0)
