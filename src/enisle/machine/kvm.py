@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 
-from enisle.abi import kvm
+from enisle.abi import host, kvm
 from enisle.abi.types import PAGE, Gpa, Hva
 from enisle.abi.x86 import (
     GPR_COUNT,
