@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from enisle.cli.main import tell, tell_note
 from enisle.cli.options import Options
-from enisle.cli.terminal import Terminal, forward_signals
+from enisle.cli.terminal import Terminal, forward_signals, hold_signals
 from enisle.errors import EnisleError, InvalidRequest
 from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate
 
 if TYPE_CHECKING:
     from enisle.island import IslandProcess
+    from enisle.kernel import Process
 
 TIMED_OUT, ISLAND_FAILED = 124, 125
 
@@ -93,13 +94,18 @@ def _run(options: Options, configuration: Configuration) -> int:
     out, err = (capture.stdout, capture.stderr) if capture else (_unless_closed(1, options), _unless_closed(2, options))
     stdio = (_unless_closed(0, options), out, err)
     with Terminal() as terminal:
-        from enisle.island import IslandProcess  # machine and kernel: not needed to refuse a request
+        from enisle.island import Command, IslandProcess  # machine and kernel: not needed to refuse a request
 
+        held = hold_signals()
         # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
         island = IslandProcess(configuration, _write_note, _write_line)
         for note in island.notes():
             tell_note(note)
-        outcome = _run_program(options, island, terminal, stdio)
+        begin = time.monotonic()
+        process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
+        forward_signals(held, island.kernel)
+        status, expired = _wait(island, process, terminal, options.timeout)
+        outcome = _outcome(status, expired, time.monotonic() - begin, island.statistics())
     if capture:
         capture.print_record(outcome)
     if options.stats:
@@ -113,36 +119,33 @@ def _unless_closed(descriptor: int, options: Options) -> int:
     return -1 if descriptor in options.closed else descriptor
 
 
-def _run_program(options: Options, island: "IslandProcess", terminal: Terminal, stdio: tuple[int, int, int]) -> Outcome:
-    from enisle.island import Command
-
-    begin = time.monotonic()
-    process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
+def _wait(island: "IslandProcess", process: "Process", terminal: Terminal, timeout: float | None) -> tuple[int, bool]:
+    """Return the program's last wait status, and whether its time ran out."""
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
         island.kernel.kill(signal.SIGKILL)
 
-    watchdog = threading.Timer(options.timeout, expire) if options.timeout is not None else None
-    if watchdog:
-        watchdog.daemon = True
+    watchdog = threading.Timer(timeout or 0, expire)
+    watchdog.daemon = True
+    if timeout is not None:
         watchdog.start()
-    forward_signals(island.kernel)
     while True:
         status = island.wait(process)
         if os.WIFSTOPPED(status):
             terminal.stop_with(os.WSTOPSIG(status))
             island.kernel.kill(signal.SIGCONT)
         elif not os.WIFCONTINUED(status):
-            break
-    if watchdog:
-        watchdog.cancel()
+            watchdog.cancel()
+            return status, expired.is_set()
+
+
+def _outcome(status: int, expired: bool, seconds: float, statistics: dict[str, Any]) -> Outcome:
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
-    timed_out = expired.is_set() and killed_by == signal.SIGKILL
-    seconds = time.monotonic() - begin
-    return Outcome(TIMED_OUT if timed_out else code, killed_by, timed_out, seconds, island.statistics())
+    timed_out = expired and killed_by == signal.SIGKILL
+    return Outcome(TIMED_OUT if timed_out else code, killed_by, timed_out, seconds, statistics)
 
 
 def _write_line(line: str) -> None:

@@ -1,19 +1,21 @@
 """The host's terminal and signals while a program of an island uses them.
 
 Promises: the terminal's modes are what they were when the command began, however it ends short of SIGKILL.
-Owned by the main thread, which is the one that runs Python's signal handlers.
+Owned by the main thread; a thread of its own waits for signals.
 """
 
 import os
 import signal
 import termios
-from types import FrameType, TracebackType
+import threading
+from types import TracebackType
 from typing import Any, Protocol
 
 FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT)
 """What a terminal, or the shell that owns it, sends to the group in front of it."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """What asks us to end: the programs get it first; asked twice, they are killed."""
+HEEDED = (*FORWARDED, *ENDING, signal.SIGWINCH)
 
 
 class SignalTarget(Protocol):
@@ -43,10 +45,12 @@ class Terminal:
         """Stop this process as its only program was stopped, until the shell continues it."""
         modes = self._read()
         self._write(self._modes)
-        previous = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        # SIGTTIN and SIGTTOU leave us stopped just as well; SIGSTOP cannot be ignored by an orphaned group.
-        os.kill(os.getpid(), signal.SIGTSTP if signo == signal.SIGTSTP else signal.SIGSTOP)
-        signal.signal(signal.SIGTSTP, previous)
+        if signo == signal.SIGTSTP:
+            blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+            signal.raise_signal(signal.SIGTSTP)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)
         self._write(modes)
 
     def _read(self) -> list[Any] | None:
@@ -68,28 +72,33 @@ class Terminal:
         signal.signal(signal.SIGTTOU, previous)
 
 
-def forward_signals(target: SignalTarget) -> None:
-    """Hand the host's signals to the programs of the island from now on. Requires: the main thread."""
+def hold_signals() -> frozenset[signal.Signals]:
+    """Keep the host's signals pending from now on; return which. Requires: no other thread yet, they inherit it.
 
-    def forward(signo: int, _frame: FrameType | None) -> None:
-        target.signal_terminal(signo)
+    What our caller made us ignore (nohup, a background job of a script) is left out: its program would ignore it too.
+    """
+    held = frozenset(signo for signo in HEEDED if signal.getsignal(signo) is not signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    return held
 
-    asked: list[int] = []
 
-    def end(signo: int, _frame: FrameType | None) -> None:
-        if asked:
+def forward_signals(held: frozenset[signal.Signals], target: SignalTarget) -> None:
+    """Hand what is held to the programs of the island, as it comes.
+
+    A thread waits for it: a Python handler runs in the main thread only, and not at all while that waits for a lock it
+    was about to take when the signal came (drop_gil of CPython may sleep between its last look and the wait).
+    """
+    threading.Thread(target=_forward, args=(held, target), name="signals", daemon=True).start()
+
+
+def _forward(held: frozenset[signal.Signals], target: SignalTarget) -> None:
+    asked_to_end = False
+    while True:
+        signo = signal.sigwait(held)
+        if signo == signal.SIGWINCH:
+            target.window_changed()
+        elif signo in ENDING and asked_to_end:
             target.kill(signal.SIGKILL)
         else:
+            asked_to_end = asked_to_end or signo in ENDING
             target.signal_terminal(signo)
-        asked.append(signo)
-
-    def resize(_signo: int, _frame: FrameType | None) -> None:
-        target.window_changed()
-
-    handlers = dict.fromkeys(FORWARDED, forward) | dict.fromkeys(ENDING, end)
-    for signo, handler in handlers.items():
-        # What our caller made us ignore (nohup, a background job of a script) its program would ignore too.
-        if signal.getsignal(signo) is not signal.SIG_IGN:
-            signal.signal(signo, handler)
-    signal.signal(signal.SIGWINCH, resize)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # our own writes answer EPIPE; the guest's SIGPIPE is its kernel's
