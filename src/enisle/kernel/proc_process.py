@@ -1,4 +1,4 @@
-"""/proc/PID, /proc/PID/task/TID and what is in them.
+"""/proc/PID, /proc/PID/task/TID and their links and directories.
 
 A process may look into its own directory and, like root, into those of its user (ptrace(2), access mode checks).
 Nodes are made when a path is walked and name a process by its object, so a reused pid never shows another's files.
@@ -6,243 +6,27 @@ Nodes are made when a path is walked and name a process by its object, so a reus
 
 import stat
 from collections.abc import Callable, Iterable
-from errno import EACCES, EINVAL, ENOENT, EPERM
-from typing import TYPE_CHECKING, NamedTuple
+from errno import ENOENT, EPERM
+from typing import TYPE_CHECKING
 
 from enisle.abi.types import Pid
 from enisle.errors import LinuxError
-from enisle.kernel import proc_host, proc_memory, proc_status
+from enisle.kernel import proc_host
 from enisle.kernel.paths import SyntheticNode, name_of
-from enisle.kernel.proc import DirectoryNode, LinkNode, ProcNode, Render, TextNode
+from enisle.kernel.proc import LinkNode, ProcNode, TextNode
 from enisle.kernel.proc_descriptors import DescriptorDirectory, Subject, owner_of, require_access
+from enisle.kernel.proc_texts import EVERYWHERE, PROCESSES, THREADS, Entry
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
     from enisle.kernel.thread import Thread
 
-COMM_LENGTH = 15
-OOM_ADJUSTMENTS = range(-1000, 1001)
-UNSET_ID = b"4294967295"
 SECRET = (b"environ", b"auxv", b"io", b"personality")
 """Files that only their owner may even open."""
-
-Show = Callable[["Thread", Subject], bytes]
-Change = Callable[["Thread", Subject, bytes], None]
-
-
-class Entry(NamedTuple):
-    """A text file of a process: how it is shown, changed, and whether only its user may read it."""
-
-    show: Show
-    change: Change | None
-    private: bool
-
-
-EVERYWHERE: dict[bytes, Entry] = {}
-PROCESSES: dict[bytes, Entry] = {}
-THREADS: dict[bytes, Entry] = {}
-
-
-def shows(
-    name: bytes, change: Change | None = None, private: bool = False, of: dict[bytes, Entry] = EVERYWHERE
-) -> Callable[[Show], Show]:
-    """Enter a text into the directories of processes and threads, or of one of both."""
-
-    def enter(show: Show) -> Show:
-        of[name] = Entry(show, change, private)
-        return show
-
-    return enter
-
-
-# ---- changes ---------------------------------------------------------------------------------------------------------
-
-
-def set_comm(viewer: "Thread", subject: Subject, text: bytes) -> None:
-    if viewer.process is not subject.process:
-        raise LinuxError(EINVAL)
-    thread = subject.living()
-    thread.name = text.split(b"\0", 1)[0].removesuffix(b"\n")[:COMM_LENGTH]
-    if thread.is_leader:
-        subject.process.name = thread.name
-
-
-def set_adjustment(viewer: "Thread", subject: Subject, text: bytes) -> None:
-    try:
-        value = int(text.strip(b"\0\n\t "))
-    except ValueError:
-        raise LinuxError(EINVAL) from None
-    if value not in OOM_ADJUSTMENTS:
-        raise LinuxError(EINVAL)
-    if value < subject.process.oom_score_adj and viewer.process.credentials.euid:
-        raise LinuxError(EACCES)
-    subject.process.oom_score_adj = value
-
-
-def badness(subject: Subject) -> int:
-    """Return how likely the process is to be killed for want of memory, 0 to 1999 (proc_oom_score)."""
-    memory = subject.process.kernel.machine.memory
-    size = proc_status.sizes_of(subject.process.leader)
-    points = size.resident + subject.process.oom_score_adj * memory.limit_frames // 1000
-    return max(0, (1000 + points * 1000 // memory.limit_frames) * 2 // 3)
-
-
-# ---- texts -----------------------------------------------------------------------------------------------------------
-
-
-@shows(b"cmdline")
-def cmdline(_viewer: "Thread", subject: Subject) -> bytes:
-    """Return the arguments as they are in the process's memory now; nothing for a zombie."""
-    if subject.process.zombie or not subject.process.leader:
-        return b""
-    mm = subject.living().mm
-    (start, end), (_, environment_end) = mm.arguments, mm.environment
-    text = mm.read(start, end - start)
-    if text and text[-1:] != b"\0":  # setproctitle: it goes on into the environment (get_mm_cmdline)
-        text = mm.read(start, environment_end - start).split(b"\0", 1)[0] + b"\0"
-    return text
-
-
-@shows(b"environ", private=True)
-def environ(_viewer: "Thread", subject: Subject) -> bytes:
-    mm = subject.living().mm
-    start, end = mm.environment
-    return mm.read(start, end - start)
-
-
-@shows(b"comm", change=set_comm)
-def comm(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.name_of(subject.process, subject.thread or subject.process.leader) + b"\n"
-
-
-@shows(b"io", private=True)
-def show_io(_viewer: "Thread", subject: Subject) -> bytes:
-    """Return what the host counted for the threads there are; it includes what our kernel did for them."""
-    kernel = subject.process.kernel
-    threads = list(subject.process.threads.values()) if subject.whole else [subject.living()]
-    names = (b"rchar", b"wchar", b"syscr", b"syscw", b"read_bytes", b"write_bytes", b"cancelled_write_bytes")
-    total: dict[bytes, int] = dict.fromkeys(names, 0)
-    for thread in threads:
-        for name, value in proc_host.thread_account(kernel, thread.host_thread, "io").items():
-            total[name] = total.get(name, 0) + value
-    return b"".join(b"%s: %d\n" % item for item in total.items())
-
-
-@shows(b"status")
-def show_status(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.status(subject.process, subject.thread or subject.process.leader)
-
-
-@shows(b"stat")
-def show_stat(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.stat(subject.process, subject.thread or subject.process.leader, subject.whole)
-
-
-@shows(b"statm")
-def show_statm(_viewer: "Thread", subject: Subject) -> bytes:
-    thread = subject.thread or subject.process.leader
-    return proc_memory.statm(thread.mm) if thread and not subject.process.zombie else b"0 0 0 0 0 0 0\n"
-
-
-@shows(b"children", of=THREADS)
-def children_of(_viewer: "Thread", subject: Subject) -> bytes:
-    with subject.process.kernel.lock:
-        return b"".join(b"%d " % pid for pid in sorted(subject.process.children))
-
-
-@shows(b"auxv", private=True)
-def show_auxv(_viewer: "Thread", subject: Subject) -> bytes:
-    return subject.living().mm.auxv
-
-
-@shows(b"cgroup")
-def show_cgroup(_viewer: "Thread", _subject: Subject) -> bytes:
-    return b"0::/\n"
-
-
-@shows(b"gid_map")
-def show_gid_map(_viewer: "Thread", _subject: Subject) -> bytes:
-    return b"%10d %10d %10d\n" % (0, 0, 0xFFFF_FFFF)
-
-
-@shows(b"uid_map")
-def show_uid_map(_viewer: "Thread", _subject: Subject) -> bytes:
-    return b"%10d %10d %10d\n" % (0, 0, 0xFFFF_FFFF)
-
-
-@shows(b"limits")
-def show_limits(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.limits(subject.process)
-
-
-@shows(b"loginuid")
-def show_loginuid(_viewer: "Thread", _subject: Subject) -> bytes:
-    return UNSET_ID
-
-
-@shows(b"sessionid")
-def show_sessionid(_viewer: "Thread", _subject: Subject) -> bytes:
-    return UNSET_ID
-
-
-@shows(b"maps", private=True)
-def show_maps(viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.maps(viewer, subject.living().mm)
-
-
-@shows(b"smaps", private=True)
-def show_smaps(viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.smaps(viewer, subject.living().mm)
-
-
-@shows(b"smaps_rollup", private=True)
-def show_smaps_rollup(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.smaps_rollup(subject.living().mm)
-
-
-@shows(b"mountinfo")
-def show_mountinfo(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_host.mountinfo(subject.process.kernel)
-
-
-@shows(b"mounts")
-def show_mounts(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_host.mounts(subject.process.kernel)
-
-
-@shows(b"oom_adj")
-def show_oom_adj(_viewer: "Thread", subject: Subject) -> bytes:
-    return b"%d\n" % (subject.process.oom_score_adj * 17 // 1000)
-
-
-@shows(b"oom_score")
-def show_oom_score(_viewer: "Thread", subject: Subject) -> bytes:
-    return b"%d\n" % badness(subject)
-
-
-@shows(b"oom_score_adj", change=set_adjustment)
-def show_oom_score_adj(_viewer: "Thread", subject: Subject) -> bytes:
-    return b"%d\n" % subject.process.oom_score_adj
-
-
-@shows(b"personality", private=True)
-def show_personality(_viewer: "Thread", subject: Subject) -> bytes:
-    return b"%08x\n" % subject.process.personality
-
-
-@shows(b"setgroups")
-def show_setgroups(_viewer: "Thread", _subject: Subject) -> bytes:
-    return b"allow\n"
-
-
-@shows(b"timerslack_ns", of=PROCESSES)
-def show_timerslack_ns(_viewer: "Thread", subject: Subject) -> bytes:
-    return b"%d\n" % subject.living().scheduling.timer_slack
-
-
-@shows(b"wchan")
-def show_wchan(_viewer: "Thread", _subject: Subject) -> bytes:
-    return b"0"
+Make = Callable[[Subject, int], ProcNode]
+"""Makes a node of a subject with an inode number."""
+DESCRIPTORS, DESCRIPTOR_TEXTS = 0x1_0000, 0x40_0000
+"""Inode numbers of fd and fdinfo, counted from their directory's; each descriptor has one after them."""
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------
@@ -284,6 +68,109 @@ def root_text(viewer: "Thread", subject: Subject) -> bytes:
 # ---- directories -----------------------------------------------------------------------------------------------------
 
 
+def inode_of(number: int, whole: bool) -> int:
+    """Return the inode number of /proc/PID, or of /proc/PID/task/TID."""
+    return number << 24 | (0 if whole else 1 << 23)
+
+
+def text_node(name: bytes, subject: Subject, entry: Entry, inode: int) -> TextNode:
+    def render(viewer: "Thread") -> bytes:
+        if entry.private:
+            require_access(viewer, subject.process)
+        return entry.show(viewer, subject)
+
+    def store(viewer: "Thread", text: bytes) -> None:
+        assert entry.change
+        user = viewer.process.credentials.euid
+        if viewer.process is not subject.process and user not in (0, subject.process.credentials.euid):
+            raise LinuxError(EPERM)
+        entry.change(viewer, subject, text)
+
+    mode = 0o644 if entry.change else 0o400 if name in SECRET else 0o444
+    return TextNode(name, render, store if entry.change else None, mode, inode)
+
+
+def exe_link(subject: Subject, inode: int) -> ProcNode:
+    return LinkNode(b"exe", lambda v: exe_text(v, subject), lambda v: exe_target(v, subject), inode)
+
+
+def cwd_link(subject: Subject, inode: int) -> ProcNode:
+    return LinkNode(b"cwd", lambda v: cwd_text(v, subject), lambda v: cwd_target(v, subject), inode)
+
+
+def root_link(subject: Subject, inode: int) -> ProcNode:
+    return LinkNode(b"root", lambda v: root_text(v, subject), inode=inode)
+
+
+OTHERS: dict[bytes, tuple[int, Make]] = {
+    b"exe": (stat.S_IFLNK, exe_link),
+    b"cwd": (stat.S_IFLNK, cwd_link),
+    b"root": (stat.S_IFLNK, root_link),
+    b"fd": (stat.S_IFDIR, lambda subject, inode: DescriptorDirectory(b"fd", subject, inode + DESCRIPTORS)),
+    b"fdinfo": (stat.S_IFDIR, lambda subject, inode: DescriptorDirectory(b"fdinfo", subject, inode + DESCRIPTOR_TEXTS)),
+    b"net": (stat.S_IFDIR, lambda subject, inode: NetworkDirectory(subject.process, inode)),
+    b"task": (stat.S_IFDIR, lambda subject, inode: TaskDirectory(subject.process, inode)),
+}
+"""What is no text: type and how it is made. Threads have no `task`."""
+
+
+class SubjectDirectory(ProcNode):
+    """/proc/PID or /proc/PID/task/TID; its entries are made when they are looked up."""
+
+    def __init__(self, name: bytes, subject: Subject) -> None:
+        thread = subject.thread
+        number = subject.process.pid if subject.whole or thread is None else thread.tid
+        super().__init__(name, stat.S_IFDIR | 0o555, inode_of(number, subject.whole))
+        self._subject, self.owner_ids = subject, owner_of(subject.process)
+        self._own = PROCESSES if subject.whole else THREADS
+
+    def lookup(self, thread: "Thread", name: bytes) -> SyntheticNode:
+        entry = EVERYWHERE.get(name) or self._own.get(name)
+        if entry:
+            node: ProcNode = text_node(name, self._subject, entry, self._inode(name))
+        elif name in OTHERS and (self._subject.whole or name != b"task"):
+            node = OTHERS[name][1](self._subject, self._inode(name))
+        else:
+            raise LinuxError(ENOENT)
+        node.parent, node.owner_ids = self, self.owner_ids
+        return node
+
+    def children(self, thread: "Thread") -> Iterable[tuple[bytes, int, int]]:
+        for name in sorted(EVERYWHERE | self._own):
+            yield name, self._inode(name), stat.S_IFREG
+        for name, (kind, _) in OTHERS.items():
+            if self._subject.whole or name != b"task":
+                yield name, self._inode(name), kind
+
+    def _inode(self, name: bytes) -> int:
+        return self.inode + INODES[name]
+
+
+INODES = {name: number for number, name in enumerate([*OTHERS, *EVERYWHERE, *PROCESSES, *THREADS], 1)}
+
+
+class NetworkDirectory(ProcNode):
+    """/proc/PID/net: the host's words on the island's network."""
+
+    def __init__(self, process: "Process", inode: int) -> None:
+        super().__init__(b"net", stat.S_IFDIR | 0o555, inode)
+        self._kernel = process.kernel
+
+    def lookup(self, thread: "Thread", name: bytes) -> SyntheticNode:
+        if name not in proc_host.network_files(self._kernel):
+            raise LinuxError(ENOENT)
+        path = f"net/{name.decode()}"
+        node = TextNode(name, lambda _: proc_host.read(self._kernel, path), inode=self._inode(name))
+        node.parent = self
+        return node
+
+    def children(self, thread: "Thread") -> Iterable[tuple[bytes, int, int]]:
+        return [(name, self._inode(name), stat.S_IFREG) for name in proc_host.network_files(self._kernel)]
+
+    def _inode(self, name: bytes) -> int:
+        return self.inode + 0x100 + proc_host.NETWORK.index(name)
+
+
 class TaskDirectory(ProcNode):
     """/proc/PID/task."""
 
@@ -295,66 +182,9 @@ class TaskDirectory(ProcNode):
         found = self._process.threads.get(Pid(int(name))) if name.isdigit() else None
         if found is None:
             raise LinuxError(ENOENT)
-        node = subject_directory(name, Subject(self._process, found, False))
+        node = SubjectDirectory(name, Subject(self._process, found, False))
         node.parent = self
         return node
 
     def children(self, thread: "Thread") -> Iterable[tuple[bytes, int, int]]:
-        return [(b"%d" % tid, tid << 24, stat.S_IFDIR) for tid in sorted(self._process.threads)]
-
-
-def text_node(name: bytes, subject: Subject, entry: Entry, inode: int) -> TextNode:
-    def render(viewer: "Thread") -> bytes:
-        if entry.private:
-            require_access(viewer, subject.process)
-        return entry.show(viewer, subject)
-
-    def store(viewer: "Thread", text: bytes) -> None:
-        assert entry.change
-        if viewer.process is not subject.process and viewer.process.credentials.euid not in (
-            0,
-            subject.process.credentials.euid,
-        ):
-            raise LinuxError(EPERM)
-        entry.change(viewer, subject, text)
-
-    mode = 0o644 if entry.change else 0o400 if name in SECRET else 0o444
-    return TextNode(name, render, store if entry.change else None, mode, inode)
-
-
-def subject_directory(name: bytes, subject: Subject) -> DirectoryNode:
-    """Return /proc/PID or /proc/PID/task/TID."""
-    process = subject.process
-    number = process.pid if subject.whole or subject.thread is None else subject.thread.tid
-    inode = (number << 24) | (1 << 23 if not subject.whole else 0)
-    texts = EVERYWHERE | (PROCESSES if subject.whole else THREADS)
-    nodes: list[ProcNode] = [
-        text_node(key, subject, entry, inode + index) for index, (key, entry) in enumerate(texts.items(), 64)
-    ]
-    nodes += [
-        LinkNode(b"exe", lambda v: exe_text(v, subject), lambda v: exe_target(v, subject), inode + 1),
-        LinkNode(b"cwd", lambda v: cwd_text(v, subject), lambda v: cwd_target(v, subject), inode + 2),
-        LinkNode(b"root", lambda v: root_text(v, subject), inode=inode + 3),
-        DescriptorDirectory(b"fd", subject, inode + 0x1_0000),
-        DescriptorDirectory(b"fdinfo", subject, inode + 0x2_0000),
-        network_directory(process, inode + 0x400),
-    ]
-    if subject.whole:
-        nodes.append(TaskDirectory(process, inode + 4))
-    directory = DirectoryNode(name, nodes, inode=inode + 5)
-    owner = owner_of(process)
-    for node in (directory, *nodes):
-        node.owner_ids = owner
-    return directory
-
-
-def network_directory(process: "Process", inode: int) -> DirectoryNode:
-    """Return /proc/PID/net: the host's words on the island's network."""
-    kernel = process.kernel
-
-    def reader(name: str) -> Render:
-        return lambda _viewer: proc_host.read(kernel, f"net/{name}")
-
-    names = proc_host.network_files(kernel)
-    nodes = [TextNode(name, reader(name.decode()), inode=inode + number) for number, name in enumerate(names, 1)]
-    return DirectoryNode(b"net", nodes, inode=inode)
+        return [(b"%d" % tid, inode_of(tid, False), stat.S_IFDIR) for tid in sorted(self._process.threads)]

@@ -9,7 +9,8 @@ from enisle.abi.types import Pid
 from enisle.errors import LinuxError
 from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.proc import LinkNode, ProcNode
-from enisle.kernel.proc_process import Subject, subject_directory
+from enisle.kernel.proc_descriptors import Subject
+from enisle.kernel.proc_process import SubjectDirectory, inode_of
 from enisle.kernel.proc_system import System
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Root(ProcNode):
             return node
         if name[:1] == b"0" or len(name) > 7:
             raise LinuxError(ENOENT)
-        directory = subject_directory(name, self._find(Pid(int(name))))
+        directory = SubjectDirectory(name, self._find(Pid(int(name))))
         directory.parent = self
         return directory
 
@@ -67,4 +68,4 @@ class Root(ProcNode):
         with self._kernel.lock:
             pids = sorted(self._kernel.processes_by_pid)
         yield from ((name, node.inode, node.mode) for name, node in self.entries.items())
-        yield from ((b"%d" % pid, (pid << 24) + 5, stat.S_IFDIR) for pid in pids)
+        yield from ((b"%d" % pid, inode_of(pid, True), stat.S_IFDIR) for pid in pids)
