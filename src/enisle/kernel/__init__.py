@@ -6,8 +6,9 @@ May import `machine`, `abi` and `errors`.
 """
 
 from enisle.kernel.handlers import load_handlers
-from enisle.kernel.kernel import Kernel, KernelConfig, KernelStatistics, ProcessRecord
+from enisle.kernel.kernel import Kernel, KernelConfig, ProcessRecord
 from enisle.kernel.process import Process
+from enisle.kernel.statistics import KernelStatistics
 from enisle.kernel.table import TABLE, Entry, Support
 
 __all__ = [

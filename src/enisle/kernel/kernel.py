@@ -7,7 +7,6 @@ after it. No lock is held across a run of the guest or a wait.
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from errno import EAGAIN
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from enisle.kernel.mm import Mm
 from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
+from enisle.kernel.statistics import KernelStatistics, Totals
 from enisle.kernel.stdio import adopt_stdio
 from enisle.kernel.terminal import Terminal
 from enisle.kernel.terminal_file import ControllingTerminal
@@ -51,22 +51,6 @@ class KernelConfig(NamedTuple):
     """Told what the owner should know: a process killed for want of memory."""
     timing: bool = False
     """Measure the time spent in the guest (two clock reads per exit)."""
-
-
-class KernelStatistics(NamedTuple):
-    """Counters of an island; times in seconds, sizes in bytes."""
-
-    syscalls: int
-    faults: int
-    exits: int
-    guest_seconds: float
-    processes_started: int
-    unknown_syscalls: dict[int, int]
-    memory_used: int
-    memory_limit: int
-    page_tables: int
-    flushes: int
-    backend: str
 
 
 class ProcessRecord(NamedTuple):
@@ -117,8 +101,7 @@ class Kernel:
         self.failure: BaseException | None = None
         self.messages: list[str] = []
         self._next_pid = 1
-        self._started = self._syscalls = self._faults = self._guest_ns = 0
-        self._unknown: Counter[int] = Counter()
+        self.totals = Totals()
         self._changed = threading.Condition(self.lock)
         self.init = self._make_init()
 
@@ -178,13 +161,13 @@ class Kernel:
             files.release()
             fs.release()
             raise
-        process.has_execed = True
+        process.has_execed = process.started_from_outside = True
         thread.start(loaded.registers(), 0, None)
         return process
 
     def add(self, process: Process, thread: Thread) -> None:
         """Make a thread, and its process when that is new, known. Requires: lock."""
-        self._started += process.pid not in self.processes_by_pid
+        self.totals.started += process.pid not in self.processes_by_pid
         self.processes_by_pid[process.pid] = process
         if process.parent:
             process.parent.children[process.pid] = process
@@ -258,27 +241,12 @@ class Kernel:
     def statistics(self) -> KernelStatistics:
         """Return what the island has done so far."""
         with self.lock:
-            threads = list(self.threads.values())
-            machine = self.machine.statistics()
-            spaces = {id(thread.mm): thread.mm for thread in threads}
-            return KernelStatistics(
-                self._syscalls + sum(thread.syscalls for thread in threads),
-                self._faults + sum(mm.faults for mm in spaces.values()),
-                machine.exits,
-                (self._guest_ns + sum(thread.guest_ns for thread in threads)) / 1e9,
-                self._started,
-                dict(self._unknown),
-                machine.memory_used,
-                machine.memory_limit,
-                machine.page_tables,
-                machine.flushes,
-                machine.backend,
-            )
+            return self.totals.record(self)
 
     # ---- what processes and threads tell ---------------------------------------------------------------------------
 
     def count_unknown(self, number: int) -> None:
-        self._unknown[number] += 1
+        self.totals.unknown[number] += 1
 
     def report(self, text: str) -> None:
         """Say something to the island's owner (what Linux would print to its log)."""
@@ -299,10 +267,7 @@ class Kernel:
     def thread_gone(self, thread: Thread) -> None:
         with self.lock:
             self.threads.pop(thread.tid, None)
-            self._syscalls += thread.syscalls
-            self._guest_ns += thread.guest_ns
-            if not thread.mm.users:
-                self._faults += thread.mm.faults
+            self.totals.add(thread)
         self.machine.release_processor(thread.processor)
 
     def process_gone(self, process: Process) -> None:

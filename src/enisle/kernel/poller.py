@@ -14,7 +14,7 @@ from enisle.abi.linux import ERESTARTSYS
 from enisle.abi.x86 import RAX
 from enisle.kernel.table import TABLE, U64
 from enisle.kernel.wait import MustLeave, Waiter
-from enisle.machine import CallSlot
+from enisle.machine import POSTED, STATE_WORD, CallSlot
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
@@ -101,7 +101,7 @@ class Poller:
         spins, last = 0, time.perf_counter_ns()
         while True:
             for slot, thread in self._open:
-                if slot.take():
+                if slot.halves[STATE_WORD] == POSTED and slot.take():
                     self._serve(slot, thread)
                     last, spins = time.perf_counter_ns(), 0
             spins += 1

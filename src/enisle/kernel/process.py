@@ -56,6 +56,7 @@ class Process:
         self.wait_event: int | None = None
         """A stop (signal << 8 | 0x7F) or continue (0xFFFF) the parent has not waited for."""
         self.has_execed = False
+        self.started_from_outside = False
         self.child_subreaper = False
         self.dumpable = True
         self.parent_death_signal = 0

@@ -106,7 +106,11 @@ def is_orphaned(process: "Process") -> bool:
     """Return whether no member of the process group has a parent that could continue it. Requires: kernel.lock."""
     for member in process.kernel.processes_by_pid.values():
         parent = member.parent
-        if member.pgid != process.pgid or member.zombie or parent is None or parent.pid == 1:
+        if member.pgid != process.pgid or member.zombie or parent is None:
+            continue
+        if member.started_from_outside:
+            return False  # who started it sees the stop (Kernel.wait) and can continue it
+        if parent.pid == 1:
             continue
         if parent.pgid != process.pgid and parent.session is member.session:
             return False

@@ -53,7 +53,7 @@ class InheritedFile(OpenFile):
 
 
 def adopt_stdio(process: "Process", files: FdTable, stdio: tuple[int, int, int]) -> None:
-    """Install the guest's descriptors 0, 1 and 2; one that is closed at the caller is closed in the guest."""
+    """Install the guest's descriptors 0, 1 and 2; one that is closed, or a directory, is closed in the guest."""
     host_proc = process.kernel.config.host_proc
     known: dict[tuple[int, int, int, int], OpenFile] = {}
     for number, host in enumerate(stdio):
@@ -61,6 +61,8 @@ def adopt_stdio(process: "Process", files: FdTable, stdio: tuple[int, int, int])
             status, flags = os.fstat(host), fcntl.fcntl(host, fcntl.F_GETFL)
         except OSError:
             continue
+        if stat.S_ISDIR(status.st_mode):
+            continue  # a way into the host's tree
         key = (status.st_dev, status.st_ino, status.st_rdev, flags & (os.O_ACCMODE | os.O_APPEND))
         if key not in known or stat.S_ISREG(status.st_mode):
             known[key] = adopt(process, host, host_proc)

@@ -6,6 +6,7 @@ happen before the guest goes on (signals, stops, exit) is announced by `work`.
 
 import threading
 import time
+from collections import Counter
 from errno import EFAULT, ENOSYS
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,18 @@ from enisle.kernel.mm import Mm
 from enisle.kernel.scheduling import Scheduling
 from enisle.kernel.table import TABLE, U64, KeepRegisters
 from enisle.kernel.wait import Waiter, deadline_after, remaining
-from enisle.machine import BusError, Halt, Interrupted, PageFault, Processor, ProcessorException, Syscall
+from enisle.machine import (
+    SYSCALL,
+    BusError,
+    CallSlot,
+    Exit,
+    Halt,
+    Interrupted,
+    PageFault,
+    Processor,
+    ProcessorException,
+    Registers,
+)
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
@@ -41,7 +53,7 @@ class Thread:
         self.mm, self.files, self.fs = mm, files, fs
         self.name = process.name
         self.waiter = Waiter()
-        self.work = False
+        self.work = bool(process.stopped)
         """Something must be done before the guest runs on; set by `notify`."""
         self.dying = False
         """The thread ends at its next look at `work` (exit_group, execve of a sibling)."""
@@ -63,6 +75,14 @@ class Thread:
         self.state = "R"
         """As /proc/PID/stat prints it."""
         self.syscalls = 0
+        self.exits: Counter[str] = Counter()
+        """Exits but for system calls, by their kind."""
+        self.in_guest = False
+        self.slot: CallSlot | None = None
+        """The call slot, once the thread has been seen to call often."""
+        self.answered: int | None = None
+        """A result the poller found, that must pass the exit door because signals come first."""
+        self.heat = self.last_call_ns = 0
         self.guest_ns = 0
         self.processor: Processor = self.kernel.machine.acquire_processor()
         self.gpr = self.processor.gpr
@@ -107,15 +127,12 @@ class Thread:
     def _step(self) -> None:
         if self.work:
             self._do_work()
-        if self.kernel.timing:
-            begun = time.perf_counter_ns()
-            event = self.processor.run()
-            self.guest_ns += time.perf_counter_ns() - begun
-        else:
-            event = self.processor.run()
+        event = self._run()
+        if event is SYSCALL:  # the one that is hot
+            self.serve_syscall()
+            return
+        self.exits[type(event).__name__] += 1
         match event:
-            case Syscall():
-                self.serve_syscall()
             case PageFault():
                 faults.page_fault(self, event)
             case ProcessorException():
@@ -129,14 +146,30 @@ class Thread:
             case _:
                 raise AssertionError(f"unknown exit {event!r}")
 
+    def _run(self) -> Exit:
+        begun = time.perf_counter_ns() if self.kernel.timing else 0
+        self.in_guest = True
+        event = self.processor.run()
+        self.in_guest = False
+        if begun:
+            self.guest_ns += time.perf_counter_ns() - begun
+        while self.slot and self.slot.serving:  # a forged call: two hands must not serve one thread
+            time.sleep(0)
+        return event
+
     def serve_syscall(self) -> None:
         """Serve the call in the registers through the exit door."""
         gpr = self.gpr
         number = gpr[RAX] & 0xFFFF_FFFF
-        self.syscalls += 1
         self.original_rax = number
         try:
-            result = self.call(number)
+            if self.answered is None:
+                self.syscalls += 1
+                result = self.call(number)
+                if self.kernel.poller.enabled:
+                    self.kernel.poller.note(self)
+            else:
+                result, self.answered = self.answered, None
         except KeepRegisters:
             self.original_rax = NO_SYSCALL
             return
@@ -156,18 +189,18 @@ class Thread:
         if entry is None:
             self.kernel.count_unknown(number)
             return -ENOSYS
-        return self.guarded(entry.call)
+        return self.guarded(entry.call, self.gpr)
 
-    def guarded(self, call: "signals.Handler") -> int:
+    def guarded(self, call: "signals.Handler", registers: Registers) -> int:
         """Call a handler, turning what it raises for the guest into a negated errno."""
         epoch = self.mm.memory.epoch
         try:
-            return call(self, self.gpr) or 0
+            return call(self, registers) or 0
         except LinuxError as error:
             return -error.errno
         except OSError as error:
             if error.errno == EFAULT and (epoch & 1 or self.mm.memory.epoch != epoch):
-                return self.guarded(call)  # a flush took the host's mapping away for a moment
+                return self.guarded(call, registers)  # a flush took the host's mapping away for a moment
             return -(error.errno or EFAULT)
 
     def _do_work(self) -> None:
@@ -195,11 +228,10 @@ class Thread:
         Raises ERESTARTSYS when a signal comes first, ETIMEDOUT at the monotonic deadline, MustLeave (see `wait`).
         """
         while True:
-            ready = self.waiter.poll([(fd, events)], remaining(deadline))
-            if ready:
-                return
-            if self.interrupted():
+            if self.interrupted():  # also what a wait that ended both ready and woken has forgotten
                 raise LinuxError(ERESTARTSYS)
+            if self.waiter.poll([(fd, events)], remaining(deadline)):
+                return
 
     def sleep(self, seconds: float | None) -> bool:
         """Sleep until somebody wakes the thread (True), or `seconds` have passed (False).

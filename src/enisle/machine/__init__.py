@@ -6,12 +6,13 @@ an `Exit`. May import `abi` and `errors`.
 
 from typing import TYPE_CHECKING
 
-from enisle.machine.exitless import CallSlot
+from enisle.machine.exitless import POSTED, STATE_WORD, CallSlot
 from enisle.machine.layout import USER_END, USER_START, VDSO, VVAR
 from enisle.machine.machine import Machine, MachineStatistics
 from enisle.machine.memory import GuestMemory, OutOfMemory
 from enisle.machine.pagetables import AddressSpace, leaf_flags
 from enisle.machine.processor import (
+    SYSCALL,
     BusError,
     Exit,
     Halt,
@@ -24,6 +25,9 @@ from enisle.machine.processor import (
 )
 
 __all__ = [
+    "POSTED",
+    "STATE_WORD",
+    "SYSCALL",
     "USER_END",
     "USER_START",
     "VDSO",
