@@ -211,10 +211,10 @@ def test_ctrl_c_at_any_moment_leaves_nothing_behind(delay: float) -> None:
 class OnTerminal:
     """A command of ours on a pseudo-terminal."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, program: str = ENISLE) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execv(ENISLE, [ENISLE, *words])
+            os.execv(program, [program, *words])
         self.resize(24, 80)
         self.seen = b""
 
@@ -277,6 +277,21 @@ def test_the_terminals_modes_are_restored() -> None:
     after = termios.tcgetattr(session.fd)
     assert session.end() == 0
     assert after == before
+
+
+def test_a_program_alone_stops_and_continues_with_the_callers_shell() -> None:
+    shell = OnTerminal("--norc", "--noprofile", "-i", program="/bin/bash")
+    shell.expect(b"# ")
+    shell.type(f"{ENISLE} run -- busybox sh -c 'echo ready; read x; echo got $x'\r".encode())
+    shell.expect(b"\rready")
+    shell.type(b"\x1a")
+    shell.expect(b"Stopped")
+    shell.type(b"fg\r")
+    shell.expect(b"read x")
+    shell.type(b"line\r")
+    shell.expect(b"got line")
+    shell.type(b"exit 3\r")
+    assert shell.end() == 3
 
 
 def test_python_runs_unchanged() -> None:
