@@ -32,7 +32,6 @@ from enisle.machine import VDSO, VVAR, Halt, Machine
 
 SIGKILL = 9
 PID_MAX = 32768
-FIRST_REFRESH_NS, LAST_REFRESH_NS = 30_000_000, 1_000_000_000
 
 
 class KernelConfig(NamedTuple):
@@ -63,18 +62,6 @@ class ProcessRecord(NamedTuple):
     threads: int
 
 
-class Refresher:
-    """Keeps the island's clock in step with the host's: soon after the start, then ever more rarely."""
-
-    def __init__(self, kernel: "Kernel") -> None:
-        self._kernel, self._interval_ns = kernel, FIRST_REFRESH_NS
-
-    def ring(self) -> None:
-        self._interval_ns = min(self._interval_ns * 4, LAST_REFRESH_NS)
-        self._kernel.clock.refresh()
-        self._kernel.timer_thread.set(self, time.monotonic_ns() + self._interval_ns)
-
-
 class Kernel:
     """Linux for one island."""
 
@@ -93,7 +80,6 @@ class Kernel:
         }
         """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""
         self.timer_thread = TimerThread(self.panic)
-        self.timer_thread.set(Refresher(self), time.monotonic_ns() + FIRST_REFRESH_NS)
         self.hostname, self.domainname = self.config.hostname, b"(none)"
         self.boot_time = time.time()
         self.threads: dict[Pid, Thread] = {}

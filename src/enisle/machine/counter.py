@@ -1,7 +1,5 @@
 """The time-stamp counter as a guest of this machine sees it, measured by letting a guest read it once."""
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.abi import tsc
@@ -19,12 +17,13 @@ READ_COUNTER = bytes.fromhex("0faee8 0f31 48c1e220 4809d0 0f05")
 
 
 class Counter(NamedTuple):
-    """The guest's counter: `read` gives its value now, on the host's side; `khz` its nominal rate."""
+    """The guest's counter: the host's plus `offset`; `khz` is its nominal rate, 0 when unknown."""
 
-    read: Callable[[], int]
     khz: int
-    offset: int = 0
-    """What `read` adds to the counter of the host."""
+    offset: int
+
+
+ROUNDS = 3
 
 
 def measure(machine: "Machine") -> Counter | None:
@@ -32,24 +31,19 @@ def measure(machine: "Machine") -> Counter | None:
     read = tsc.reader() if tsc.is_invariant() else None
     if read is None:
         return None
-    khz = machine.counter_khz() or _measure_khz(read)
-    before = read()
-    seen = _read_in_guest(machine)
-    after = read()
-    if seen is None:
-        return None
-    if before <= seen <= after:
-        return Counter(read, khz)
-    offset = seen - (before + after) // 2  # a hypervisor that keeps its guests' counter apart
-    return Counter(lambda: read() + offset, khz, offset)
-
-
-def _measure_khz(read: Callable[[], int]) -> int:
-    """Return the counter's rate over two milliseconds; some ten ppm off, which the clock's first refresh mends."""
-    begun, ticks = time.monotonic_ns(), read()
-    while (elapsed := time.monotonic_ns() - begun) < 2_000_000:
-        pass
-    return max(1, (read() - ticks) * 10**6 // elapsed)
+    narrowest: tuple[int, int] | None = None
+    for _ in range(ROUNDS):
+        before = read()
+        seen = _read_in_guest(machine)
+        after = read()
+        if seen is None:
+            return None
+        if before <= seen <= after:
+            return Counter(machine.counter_khz(), 0)
+        # A hypervisor that keeps its guests' counter apart: trust the quickest round trip.
+        trip = after - before, seen - (before + after) // 2
+        narrowest = min(narrowest, trip) if narrowest else trip
+    return Counter(machine.counter_khz(), narrowest[1] if narrowest else 0)
 
 
 def _read_in_guest(machine: "Machine") -> int | None:
