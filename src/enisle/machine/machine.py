@@ -8,7 +8,7 @@ from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine import layout
 from enisle.machine.memory import GuestMemory
-from enisle.machine.pagetables import AddressSpace, PlainPageTables
+from enisle.machine.pagetables import AddressSpace, PlainPageTables, Shadows
 from enisle.machine.processor import Processor
 from enisle.machine.supervisor import Supervisor
 
@@ -63,7 +63,8 @@ class Machine:
         self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
         kvm = self.backend == "kvm"
         self.page_tables = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
-        self.supervisor = Supervisor(self.memory, self.page_tables)
+        self.shadows = Shadows(self._vm.forget_tables)
+        self.supervisor = Supervisor(self.memory, self.page_tables, self.shadows)
         self._lock = threading.Lock()
         self._spaces: list[AddressSpace] = []
         self._condemned: list[AddressSpace] = []
@@ -127,7 +128,7 @@ class Machine:
             condemned, self._condemned = self._condemned, []
         for space in condemned:
             space.clear()
-        self._vm.forget_tables()
+        self.shadows.forget()
         for space in condemned:
             space.close()
 

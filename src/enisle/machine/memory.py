@@ -12,7 +12,7 @@ import mmap
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -222,6 +222,21 @@ class GuestMemory:
         frame = gpa >> PAGE_SHIFT
         return self._extents[frame >> EXTENT_OF_FRAME][frame & FRAME_IN_EXTENT]
 
+    def shared(self, gpa: Gpa, count: int) -> list[Run]:
+        """Return the parts of the run whose frames have more than one reference."""
+        runs: list[Run] = []
+        frame = gpa >> PAGE_SHIFT
+        end = frame + count
+        while frame < end:
+            references = self._extents[frame >> EXTENT_OF_FRAME]
+            first = frame & FRAME_IN_EXTENT
+            here = min(end - frame, FRAMES_PER_EXTENT - first)
+            if references[first : first + here] != array("H", b"\1\0" * here):
+                several = (number > 1 for number in references[first : first + here])
+                runs.extend(_runs_of(several, frame))
+            frame += here
+        return runs
+
     @_exclusive
     def share(self, gpa: Gpa, count: int) -> None:
         """Add one reference to each frame of the run."""
@@ -348,3 +363,17 @@ class GuestMemory:
         assert self.watcher
         frame = gpa >> PAGE_SHIFT
         self.watcher.written(frame, ((gpa + size - 1) >> PAGE_SHIFT) - frame + 1)
+
+
+def _runs_of(marks: Iterable[bool], frame: int) -> Iterator[Run]:
+    """Yield the runs of frames, counted from `frame`, that are marked."""
+    start = -1
+    index = frame
+    for index, mark in enumerate(marks, frame):  # its last value ends the last run
+        if mark and start < 0:
+            start = index
+        elif not mark and start >= 0:
+            yield Gpa(start << PAGE_SHIFT), index - start
+            start = -1
+    if start >= 0:
+        yield Gpa(start << PAGE_SHIFT), index + 1 - start

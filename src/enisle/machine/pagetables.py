@@ -6,7 +6,7 @@ An entry owns one reference of its frame. Callers hold the lock of the address s
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
@@ -98,15 +98,36 @@ def frame_runs(entries: Iterable[int]) -> Iterator[Run]:
         yield Gpa(start), count
 
 
+class Shadows:
+    """What a shadow-paging hypervisor remembers of the links above leaf entries. `drop` makes it forget everything."""
+
+    def __init__(self, drop: Callable[[], None] = lambda: None) -> None:
+        self._drop = drop
+        self.generation = 0
+
+    def forget(self) -> None:
+        self._drop()
+        self.generation += 1
+
+
 class AddressSpace:
     """One tree of translations.
 
     A table, once linked into the tree, keeps its place as long as the tree lives: a shadow-paging hypervisor does not
-    see a link change, and would go on using its shadow of the old table for whoever gets the frame next.
+    see a link change, and would go on using its shadow of the old table for whoever gets the frame next. A slot that
+    held a 2 MiB leaf may have such a shadow too (of the frames under it), so it takes nothing else before `Shadows`
+    has forgotten.
     """
 
-    def __init__(self, memory: GuestMemory, ops: PageTableOps, supervisor: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        ops: PageTableOps,
+        supervisor: tuple[int, int] | None = None,
+        shadows: Shadows | None = None,
+    ) -> None:
         self.memory, self.ops = memory, ops
+        self.shadows = shadows or Shadows()
         self.table = ops.alloc(3)
         self.supervisor_index = -1
         if supervisor:  # every space shares the supervisor's half
@@ -114,6 +135,7 @@ class AddressSpace:
             ops.set(self.table, *supervisor)
         self._tables: tuple[dict[int, Gpa], ...] = ({}, {}, {}, {0: self.table})
         self._huge: dict[int, int] = {}  # gva >> 21 -> nothing but "is a 2 MiB leaf"
+        self._was_huge: dict[int, tuple[int, int]] = {}  # gva >> 21 -> frame of its last leaf, generation of shadows
 
     @property
     def root(self) -> Gpa:
@@ -128,26 +150,39 @@ class AddressSpace:
         if table is None:
             parent = self._table(gva, level + 1)
             table = self.ops.alloc(level)
-            self.ops.set(parent, key & 511, table | TABLE)
+            if level:
+                self.ops.set(parent, key & 511, table | TABLE)
+            else:
+                self._link(key, table | TABLE)
             self._tables[level][key] = table
         return table
+
+    def _link(self, key: int, entry: int) -> None:
+        """Put a table or a 2 MiB leaf into an empty slot of its page directory."""
+        frame, generation = self._was_huge.pop(key, (0, -1))
+        if generation == self.shadows.generation and not (entry & HUGE_LEAF and entry & PTE_ADDRESS == frame):
+            self.shadows.forget()
+        self.ops.set(self._table(key << HUGE_SHIFT, 1), key & 511, entry)
 
     def _leaf_table(self, gva: int) -> Gpa:
         """Return the page table of `gva`, splitting a 2 MiB leaf."""
         key = gva >> HUGE_SHIFT
         if key in self._huge:
-            self._split(key)
+            self._split([key])
         return self._table(gva, 0)
 
-    def _split(self, key: int) -> None:
-        directory, index = self._table(key << HUGE_SHIFT, 1), key & 511
-        entry = self.ops.get(directory, index)
-        flags, frame = entry & ~PTE_ADDRESS & ~HUGE_LEAF, entry & PTE_ADDRESS & ~HUGE_MASK
-        table = self.ops.alloc(0)
-        self.ops.set_run(table, 0, array("Q", range(frame | flags, (frame | flags) + HUGE, PAGE)))
-        del self._huge[key]
-        self._tables[0][key] = table
-        self.ops.set(directory, index, table | TABLE)
+    def _split(self, keys: list[int]) -> None:
+        """Turn 2 MiB leaves into tables. Until the hypervisor has forgotten them, guests that touch them fault."""
+        taken: list[tuple[int, int]] = []
+        for key in keys:
+            directory = self._table(key << HUGE_SHIFT, 1)
+            taken.append((key, self.ops.get(directory, key & 511)))
+            self.ops.set(directory, key & 511, 0)
+            del self._huge[key]
+        self.shadows.forget()
+        for key, entry in taken:
+            first = entry & ~HUGE_LEAF
+            self.ops.set_run(self._table(key << HUGE_SHIFT, 0), 0, array("Q", range(first, first + HUGE, PAGE)))
 
     def _pieces(self, gva: int, count: int) -> Iterator[tuple[int, int, int]]:
         """Yield (address, first index, entries) for each page-table span touched by the range."""
@@ -171,22 +206,23 @@ class AddressSpace:
             key = address >> HUGE_SHIFT
             if here == ENTRIES and not frame & HUGE_MASK and key not in self._tables[0] and flags & PRESENT:
                 self._huge[key] = 1
-                self.ops.set(self._table(address, 1), key & 511, frame | flags | HUGE_LEAF)
+                self._link(key, frame | flags | HUGE_LEAF)
                 continue
             entries = array("Q", range(frame | flags, (frame | flags) + (here << PAGE_SHIFT), PAGE))
             self.ops.set_run(self._leaf_table(address), first, entries)
 
     def unmap(self, gva: Gva, count: int) -> None:
         """Remove the range's translations and drop their references (which flushes what nobody else uses)."""
-        shared: list[Run] = []
         release: list[Run] = []
         for address, first, here in self._pieces(gva, count):
             key = address >> HUGE_SHIFT
             if key in self._huge and here == ENTRIES:
                 directory = self._table(address, 1)
-                release.append((Gpa(self.ops.get(directory, key & 511) & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE))
+                frame = Gpa(self.ops.get(directory, key & 511) & PTE_ADDRESS & ~HUGE_MASK)
+                release.append((frame, FRAMES_PER_HUGE))
                 self.ops.set(directory, key & 511, 0)
                 del self._huge[key]
+                self._was_huge[key] = frame, self.shadows.generation
                 continue
             if key not in self._huge and key not in self._tables[0]:
                 continue
@@ -194,23 +230,10 @@ class AddressSpace:
             release.extend(frame_runs(self.ops.get_run(table, first, here)))
             self.ops.set_run(table, first, array("Q", bytes(8 * here)))
         for gpa, frames in release:
-            shared.extend(self._still_used(gpa, frames))
-        for run in shared:
-            self.memory.flush(*run)
+            for run in self.memory.shared(gpa, frames):
+                self.memory.flush(*run)
         for gpa, frames in release:
             self.memory.release(gpa, frames)
-
-    def _still_used(self, gpa: Gpa, count: int) -> Iterator[Run]:
-        """Yield parts of a run that live on after one release, and so must be flushed by hand."""
-        start = -1
-        for index in range(count):
-            if self.memory.references(Gpa(gpa + (index << PAGE_SHIFT))) > 1:
-                start = index if start < 0 else start
-            elif start >= 0:
-                yield Gpa(gpa + (start << PAGE_SHIFT)), index - start
-                start = -1
-        if start >= 0:
-            yield Gpa(gpa + (start << PAGE_SHIFT)), count - start
 
     def protect(self, gva: Gva, count: int, flags: int) -> None:
         """Give mapped pages of the range new rights, keeping copy-on-write; downgrades are flushed."""
@@ -242,13 +265,16 @@ class AddressSpace:
         Returns the runs that lost write access here and must be flushed before the child runs.
         """
         downgraded: list[Run] = []
+        end = (gva >> PAGE_SHIFT) + count
+        if private and (split := [key for key in self._huge if gva >> HUGE_SHIFT <= key <= end * PAGE >> HUGE_SHIFT]):
+            self._split(split)
         for address, first, here in self._pieces(gva, count):
             key = address >> HUGE_SHIFT
             whole = key in self._huge and here == ENTRIES and key not in child._tables[0]
             if whole and not private:
                 directory = self._table(address, 1)
                 entry = self.ops.get(directory, key & 511)
-                child.ops.set(child._table(address, 1), key & 511, entry)
+                child._link(key, entry)
                 child._huge[key] = 1
                 self.memory.share(Gpa(entry & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE)
                 continue

@@ -12,7 +12,7 @@ from enisle.abi.x86 import VECTORS_WITH_ERROR_CODE, Pte, Vector
 from enisle.machine import layout
 from enisle.machine.exitless import build_stub
 from enisle.machine.memory import GuestMemory
-from enisle.machine.pagetables import AddressSpace, PageTableOps, leaf_flags
+from enisle.machine.pagetables import AddressSpace, PageTableOps, Shadows, leaf_flags
 
 KERNEL_CS, KERNEL_DS, USER_DS, USER_CS, TSS_SELECTOR = 0x10, 0x18, 0x2B, 0x33, 0x38
 STAR = KERNEL_CS << 32 | (USER_DS - 8) << 48  # SYSRET loads CS from +16, SS from +8 (APM 2 6.1.1)
@@ -74,8 +74,8 @@ GDT = struct.pack(
 class Supervisor:
     """Builds the shared half and hands out per-processor pages."""
 
-    def __init__(self, memory: GuestMemory, ops: PageTableOps) -> None:
-        self.memory, self._ops = memory, ops
+    def __init__(self, memory: GuestMemory, ops: PageTableOps, shadows: Shadows) -> None:
+        self.memory, self._ops, self._shadows = memory, ops, shadows
         self._space = AddressSpace(memory, ops)
         self._processors = 0
         self._exitless: Gpa | None = None
@@ -111,7 +111,7 @@ class Supervisor:
 
     def new_address_space(self) -> AddressSpace:
         """Return an empty space with the supervisor's half and the common pages. Raises OutOfMemory."""
-        space = AddressSpace(self.memory, self._ops, self.entry)
+        space = AddressSpace(self.memory, self._ops, self.entry, self._shadows)
         for address, gpa, flags in self._common:
             self.memory.share(gpa, 1)
             space.map(address, gpa, 1, flags)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, PAGE, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.memory import GuestMemory, OutOfMemory
-from enisle.machine.pagetables import AddressSpace, PlainPageTables, leaf_flags
+from enisle.machine.pagetables import AddressSpace, PlainPageTables, Shadows, leaf_flags
 
 LIMIT = 32 << 20
 BASE = 0x7F_C000_0000 - 2 * HUGE  # the range crosses a table of every level but the root
@@ -239,3 +239,50 @@ def test_spaces_that_run_out_of_memory_give_all_of_it_back(memory: GuestMemory) 
     for space in spaces:
         space.close()
     assert (memory.used_frames, ops.tables) == (0, 0)
+
+
+class TestShadowsOfLargeLeaves:
+    """A slot that held a 2 MiB leaf takes something else only after the hypervisor has forgotten its shadows."""
+
+    def setup_method(self) -> None:
+        self.memory = GuestMemory(64 << 20)
+        self.ops = PlainPageTables(self.memory)
+        self.forgotten = 0
+        self.shadows = Shadows(self.count)
+        self.space = AddressSpace(self.memory, self.ops, shadows=self.shadows)
+        self.flags = leaf_flags(True, True, False)
+
+    def teardown_method(self) -> None:
+        self.space.close()
+        self.memory.close()
+
+    def count(self) -> None:
+        self.forgotten += 1
+
+    def chunk(self) -> Gpa:
+        return self.memory.allocate_chunks(1)[0][0]
+
+    def test_the_same_chunk_again_needs_nothing(self) -> None:
+        for _ in range(3):
+            self.space.map(Gva(HUGE), self.chunk(), 512, self.flags)
+            self.space.unmap(Gva(HUGE), 512)
+        assert self.forgotten == 0
+
+    def test_another_chunk_or_a_table_makes_it_forget_once(self) -> None:
+        first, second = self.chunk(), self.chunk()
+        self.space.map(Gva(HUGE), first, 512, self.flags)
+        self.space.unmap(Gva(HUGE), 512)
+        self.space.map(Gva(HUGE), second, 512, self.flags)
+        assert self.forgotten == 1
+        self.space.unmap(Gva(HUGE), 512)
+        self.space.map(Gva(HUGE), self.memory.allocate_frame(), 1, self.flags)
+        assert self.forgotten == 2
+
+    def test_a_fork_splits_all_leaves_with_one_forgetting(self) -> None:
+        for index in range(1, 4):
+            self.space.map(Gva(index * HUGE), self.chunk(), 512, self.flags)
+        child = AddressSpace(self.memory, self.ops, shadows=self.shadows)
+        self.space.clone_range(child, Gva(HUGE), 3 * 512, private=True)
+        assert self.forgotten == 1
+        assert self.space.entry(2 * HUGE + PAGE) == child.entry(2 * HUGE + PAGE)
+        child.close()
