@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.linux_fs import O_ACCMODE, O_RDONLY, O_TRUNC, W_OK
 from enisle.errors import LinuxError
-from enisle.kernel.files import OpenFile
+from enisle.kernel.files import OpenFile, gather
 from enisle.kernel.paths import SyntheticNode
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ProcFile(OpenFile):
     def writev(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
         if self.text.store is None:
             raise LinuxError(EIO)
-        content = b"".join(buffers)
+        content = gather(buffers)
         if len(content) > WRITE_MAX:
             raise LinuxError(EINVAL)
         self.text.store(thread, content)

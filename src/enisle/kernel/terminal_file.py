@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enisle.abi import linux_signal as s
 from enisle.abi import linux_tty as t
 from enisle.errors import LinuxError
-from enisle.kernel.files import OpenFile
+from enisle.kernel.files import OpenFile, gather
 from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.terminal import Terminal, controlling_terminal, terminal_of
 
@@ -93,7 +93,7 @@ class TerminalFile(OpenFile):
             if self.terminal.session and self._modes()[3] & t.TOSTOP:
                 self.terminal.require_foreground(thread, s.SIGTTOU)
             return super().writev(thread, buffers)
-        typed = b"".join(bytes(buffer) for buffer in buffers)
+        typed = gather(buffers)
         written = os.write(self.fd, typed)
         self._signal_for(typed[:written])
         return written

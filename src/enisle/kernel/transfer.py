@@ -87,7 +87,11 @@ def try_once(thread: "Thread", ranges: Ranges, write: bool, operation: Operation
             views = [*views[: IOV_MAX - 1], _untouchable]
         views = views[:IOV_MAX]
         offered = sum(map(len, views))
-        return operation(thread, views), offered
+        moved = operation(thread, views)
+    if broken and moved > offered - len(_untouchable):
+        # /dev/null and its like look at no memory: they take the rest unseen (write_null).
+        moved = offered = sum(size for _, size in ranges)
+    return moved, offered
 
 
 def advance(ranges: Ranges, moved: int) -> None:
