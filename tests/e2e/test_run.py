@@ -96,11 +96,39 @@ def test_a_root_with_busybox_alone_is_enough_and_nothing_is_imported_late(tmp_pa
     shutil.copy(BUSYBOX, tmp_path / "bin" / "busybox")
     for name in ("cat", "ls", "sleep"):
         (tmp_path / "bin" / name).symlink_to("busybox")
-    script = "echo $(( 6 * 7 )); echo a | cat; ls / > /tmp/names; (exit 3); echo $?; sleep 0.01; kill -9 $$"
+    script = "echo $(( 6 * 7 )); echo a | cat; ls / > /tmp/names; (exit 3); echo $?; sleep 0.01; "
+    script += (
+        "cat /proc/self/comm /proc/uptime > /tmp/proc; ls -lR /proc/self /dev > /tmp/list; ulimit -n > /tmp/limit; "
+    )
+    script += "busybox nc -l -p 1234 -e busybox echo served & sleep 0.3; busybox nc 127.0.0.1 1234; "
+    script += "busybox mkfifo /tmp/fifo; echo through > /tmp/fifo & cat /tmp/fifo; busybox timeout 1 true; kill -9 $$"
     result = enisle("run", "--debug", "--root", str(tmp_path), "--", "/bin/busybox", "sh", "-c", script)
-    assert result.stdout == "42\na\n3\n", result.stderr
+    assert result.stdout == "42\na\n3\nserved\nthrough\n", result.stderr
     assert result.returncode == 137
     assert "imported" not in result.stderr
+
+
+PROBE = """
+import os, sys
+from enisle.island import Command, Configuration, IslandProcess, validate
+nowhere = os.open(os.devnull, os.O_RDWR)
+island = IslandProcess(validate(Configuration(memory=1 << 28)), print, print)
+process = island.start(Command(["/bin/true"], {}, "/", (nowhere, nowhere, nowhere)))
+assert island.wait_for_end(process) == 0
+print(*sys.modules, flush=True)
+os._exit(0)
+"""
+
+
+def test_what_a_small_program_does_not_use_is_not_imported() -> None:
+    found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    loaded = {name.removeprefix("enisle.kernel.") for name in found.stdout.split()}
+    assert {"enisle.kernel", "sys_memory", "sys_process"} <= loaded
+    topics = {"epoll", "locks", "messages", "operand", "passing", "pipes", "readiness", "sockets", "trace"}
+    assert not topics & loaded
+    assert not {name for name in loaded if name.startswith(("proc_", "terminal", "unix_", "enisle.machine.emulated"))}
+    assert len([name for name in loaded if name.startswith("sys_")]) <= 11
+    assert "weakref" not in loaded
 
 
 def test_a_timeout_ends_a_loop_and_a_wait() -> None:
@@ -288,6 +316,8 @@ def test_a_program_alone_stops_and_continues_with_the_callers_shell() -> None:
     shell.expect(b"Stopped")
     shell.type(b"fg\r")
     shell.expect(b"read x")
+    while not termios.tcgetattr(shell.fd)[3] & termios.ICANON:
+        time.sleep(0.01)  # the shell names the job before it gives the terminal back
     shell.type(b"line\r")
     shell.expect(b"got line")
     shell.type(b"exit 3\r")

@@ -37,7 +37,6 @@ class IslandProcess:
 
     def __init__(self, configuration: Configuration, tell: Callable[[str], None], trace: Callable[[str], None]) -> None:
         """Build it. `tell` gets what the owner should know, `trace` each system call when that was asked for."""
-        preload.preload()
         set_limits()
         self.configuration = configuration
         self.machine = Machine(
@@ -48,6 +47,7 @@ class IslandProcess:
             exitless=configuration.exitless != "off",
         )
         try:
+            preload.preload()
             tsc.is_invariant()  # remembered from now on: it looks at the host's /proc
             self.jail = jail.enter(configuration)
             jail.close_door(self.jail)

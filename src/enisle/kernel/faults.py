@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enisle.abi import linux_signal as s
 from enisle.abi.types import PAGE, page_down
 from enisle.abi.x86 import RFLAGS, RIP, PageFaultError, Rflags, Vector
-from enisle.kernel import operand, signals
+from enisle.kernel import signals
 from enisle.kernel.mm import OUT_OF_MEMORY
 from enisle.machine import USER_END, PageFault, ProcessorException
 
@@ -100,6 +100,8 @@ def floating_point_code(xsave: bytes, simd: bool) -> int:
 
 def bus_error(thread: "Thread") -> None:
     """Send SIGBUS for a mapped page that the host cannot back: a file mapping beyond the end of its file."""
+    from enisle.kernel import operand
+
     addresses, stores = operand.touched(thread)
     address = missing_page(thread, addresses)
     error = PageFaultError.USER | (PageFaultError.WRITE if stores else 0)

@@ -7,10 +7,10 @@ space's lock may be taken inside it, never the other way round.
 
 import threading
 import time
+from _weakrefset import WeakSet  # weakref's, which imports half a millisecond more
 from collections.abc import Callable
 from errno import EAGAIN, EFAULT, EINVAL, ENOSYS, ETIMEDOUT
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from enisle.abi.atomic import compare_exchange_u32
 from enisle.abi.linux_futex import FUTEX_BITSET_MATCH_ANY, FUTEX_OP_OPARG_SHIFT

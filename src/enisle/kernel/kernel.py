@@ -9,26 +9,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from errno import EAGAIN
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
-from enisle.kernel import loader, proc_root, signals, vdso, vvar
+from enisle.kernel import loader, signals, vdso, vvar
 from enisle.kernel.clock import Clock, HostTsc
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
-from enisle.kernel.handlers import load_handlers
 from enisle.kernel.mm import Mm
-from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
 from enisle.kernel.statistics import KernelStatistics, Totals
 from enisle.kernel.stdio import adopt_stdio
-from enisle.kernel.terminal import Terminal
-from enisle.kernel.terminal_file import ControllingTerminal
 from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
+from enisle.kernel.trees import Trees
 from enisle.machine import VDSO, VVAR, Halt, Machine
+
+if TYPE_CHECKING:
+    from enisle.kernel.paths import SyntheticNode
+    from enisle.kernel.terminal import Terminal
 
 SIGKILL = 9
 PID_MAX = 32768
@@ -66,7 +67,6 @@ class Kernel:
     """Linux for one island."""
 
     def __init__(self, machine: Machine, config: KernelConfig | None = None) -> None:
-        load_handlers()
         self.machine, self.config = machine, config or KernelConfig()
         self.trace, self.timing = self.config.trace, self.config.timing
         self.lock = threading.RLock()
@@ -74,11 +74,7 @@ class Kernel:
         self.poller = Poller(self)
         self.futexes = FutexTable()
         self.terminals: dict[int, Terminal] = {}
-        self.synthetic: Mapping[bytes, SyntheticNode] | None = {
-            b"/dev/tty": ControllingTerminal(),
-            b"/proc": proc_root.Root(self),
-        }
-        """Roots of the trees that only our kernel knows, by where they are: /proc, /dev/tty."""
+        self.synthetic: Mapping[bytes, SyntheticNode] | None = Trees(self)
         self.timer_thread = TimerThread(self.panic)
         self.hostname, self.domainname = self.config.hostname, b"(none)"
         self.boot_time = time.time()

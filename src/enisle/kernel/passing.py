@@ -4,7 +4,6 @@ The guest's structures have the host's layout, so only descriptor numbers and pi
 that comes back to the island keeps its `OpenFile`: it bears a mark, which is the signal of F_SETSIG, unused otherwise.
 """
 
-import copy
 import fcntl
 import os
 import stat
@@ -174,7 +173,8 @@ def recognize(host: int, peek: bool) -> OpenFile:
         if file is None:
             return adopt(host)
         if file.fd < 0:  # closed by its sender: the description lives on behind the new descriptor
-            revived = copy.copy(file)
+            revived = file.__class__.__new__(file.__class__)
+            revived.__dict__.update(file.__dict__)
             revived.fd, revived.references = host, 0
             _sent[status.st_dev, status.st_ino, number] = revived
             return revived

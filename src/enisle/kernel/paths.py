@@ -52,7 +52,7 @@ class SyntheticNode:
         if self.parent:
             return self.parent.path(thread) + b"/" + self.name
         trees = thread.kernel.synthetic or {}
-        return next((place for place, root in trees.items() if root is self), b"/")
+        return next((place for place in trees if trees[place] is self), b"/")
 
     def lookup(self, thread: "Thread", name: bytes) -> "SyntheticNode":
         """Return the child `name` of a directory. Raises ENOENT."""
@@ -174,9 +174,9 @@ def is_suspect(thread: "Thread", path: bytes, follow: bool) -> bool:
 
 def find_tree(trees: Mapping[bytes, SyntheticNode], path: bytes) -> tuple[SyntheticNode, bytes] | None:
     """Return the tree a path is in by its words, and the rest of the path."""
-    for place, root in trees.items():
+    for place in trees:
         if path.startswith(place) and (len(path) == len(place) or path[len(place)] == 47):
-            return root, path[len(place) :]
+            return trees[place], path[len(place) :]
     return None
 
 

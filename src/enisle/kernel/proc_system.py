@@ -3,7 +3,6 @@
 The numbers are the island's own: the limit of its memory, what its processes used, when it began. Any guest thread.
 """
 
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,10 @@ Block devices:
 """
 
 
+E = 2.718281828459045
+"""Euler's number; `math` is a library of its own, which would have to be loaded for this alone."""
+
+
 class LoadAverage:
     """How many threads wanted a processor, averaged over 1, 5 and 15 minutes as kernel/sched/loadavg.c decays them."""
 
@@ -48,7 +51,7 @@ class LoadAverage:
                 return self.loads
             running = max(0.0, used - self._seen[1]) / elapsed
             one, five, fifteen = (
-                load * (decay := math.exp(-elapsed / (60 * minutes))) + running * (1 - decay)
+                load * (decay := E ** (-elapsed / (60 * minutes))) + running * (1 - decay)
                 for load, minutes in zip(self.loads, self.MINUTES, strict=True)
             )
             self.loads = (one, five, fifteen)

@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enisle.kernel.files import FdTable, OpenFile
-from enisle.kernel.pipes import PipeFile
-from enisle.kernel.terminal import terminal_of
-from enisle.kernel.terminal_file import TerminalFile
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
@@ -83,7 +80,12 @@ def adopt(process: "Process", host: int, host_proc: int) -> OpenFile:
         try:
             own = _reopen(host, host_proc, flags)
             if stat.S_ISFIFO(mode):
+                from enisle.kernel.pipes import PipeFile
+
                 return PipeFile(own, kept, _name(host, host_proc))
+            from enisle.kernel.terminal import terminal_of
+            from enisle.kernel.terminal_file import TerminalFile
+
             terminal = terminal_of(process.kernel, os.fstat(own).st_rdev, inherited=True)
             terminal.acquire(process)
             return TerminalFile(own, kept, _name(host, host_proc), terminal)

@@ -10,12 +10,11 @@ from enisle.abi import host_fs
 from enisle.abi import linux_fs as fs
 from enisle.abi.types import PAGE, Fd, Gva
 from enisle.errors import LinuxError
-from enisle.kernel import paths, pipes
+from enisle.kernel import paths
 from enisle.kernel.files import OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
 from enisle.kernel.paths import SyntheticNode
 from enisle.kernel.table import Int, Path, Size, Support, Uint, syscall
-from enisle.kernel.terminal_file import TerminalFile, is_terminal
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -99,6 +98,8 @@ def host_open(directory: int, name: bytes, flags: int, mode: int) -> int:
     except OSError as error:
         if error.errno != ENXIO or flags & fs.O_NONBLOCK or flags & fs.O_ACCMODE != fs.O_WRONLY:
             raise
+        from enisle.kernel import pipes
+
         return pipes.open_fifo_for_writing(directory, name, host_flags)
 
 
@@ -116,9 +117,14 @@ def make_file(thread: "Thread", fd: int, flags: int, path: bytes) -> OpenFile:
     if kind == stat.S_IFDIR:
         return Directory(fd, kept, path)
     if kind == stat.S_IFIFO:
+        from enisle.kernel import pipes
+
         return pipes.open_fifo(thread, fd, kept, path)
-    if kind == stat.S_IFCHR and is_terminal(fd, status.st_rdev):
-        return TerminalFile.opened(thread, fd, kept, path, acquire=not flags & fs.O_NOCTTY)
+    if kind == stat.S_IFCHR and os.major(status.st_rdev) != MEMORY_DEVICES:
+        from enisle.kernel import terminal_file
+
+        if terminal_file.is_terminal(fd, status.st_rdev):
+            return terminal_file.TerminalFile.opened(thread, fd, kept, path, acquire=not flags & fs.O_NOCTTY)
     file = OpenFile(fd, kept, path, blocking=os.major(status.st_rdev) != MEMORY_DEVICES)
     file.kind = "device"
     return file

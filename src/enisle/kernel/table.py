@@ -9,6 +9,7 @@ use (about 2 us a call; reflection at call time costs ten times that, compiling 
 
 from collections.abc import Callable
 from enum import Enum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NewType
 
 from enisle.abi.types import Fd, Gva, Pid
@@ -73,6 +74,7 @@ class Entry:
         return [(name, kind) for name, kind in notes.items() if name != "return"][1:]
 
     def _first_call(self, thread: "Thread", registers: "Registers") -> int | None:
+        import_module(self.handler.__module__)  # another thread may still be in the midst of it: waits for that
         self.call = self._compile()
         return self.call(thread, registers)
 

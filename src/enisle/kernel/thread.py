@@ -14,11 +14,11 @@ from enisle.abi.linux import ERESTARTSYS, MAX_ERRNO
 from enisle.abi.types import Pid
 from enisle.abi.x86 import GPR_COUNT, RAX, RIP
 from enisle.errors import LinuxError
-from enisle.kernel import faults, signals, trace
+from enisle.kernel import faults, handlers, signals
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.mm import Mm
 from enisle.kernel.scheduling import Scheduling
-from enisle.kernel.table import TABLE, U64, KeepRegisters
+from enisle.kernel.table import U64, KeepRegisters
 from enisle.kernel.wait import Waiter, deadline_after, remaining
 from enisle.machine import (
     SYSCALL,
@@ -183,9 +183,11 @@ class Thread:
 
     def call(self, number: int) -> int:
         """Run the handler of call `number` on the registers; return its result or a negated errno."""
-        entry = TABLE[number] if number < len(TABLE) else None
+        entry = handlers.find(number)
         if self.kernel.trace:
-            return trace.traced_call(self, number, entry)
+            from enisle.kernel.trace import traced_call
+
+            return traced_call(self, number, entry)
         if entry is None:
             self.kernel.count_unknown(number)
             return -ENOSYS

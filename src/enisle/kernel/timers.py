@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from enisle.abi.linux_signal import SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, bit
 from enisle.abi.linux_time import ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, NS
 from enisle.errors import LinuxError
-from enisle.kernel import signals
 from enisle.kernel.cputime import Usage
 from enisle.kernel.limits import RLIM_INFINITY, RLIMIT_CPU
+from enisle.kernel.signal_info import SigInfo, kernel_info
+from enisle.kernel.signal_send import send_to_process, send_to_thread
 from enisle.kernel.timer_queue import Countdown
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class IntervalTimer(Timer):
         self.signo = signo
 
     def expired(self, count: int) -> None:
-        signals.send_to_process(self.process, self.signo, signals.kernel_info(self.signo))
+        send_to_process(self.process, self.signo, kernel_info(self.signo))
 
     def idle(self) -> int:
         # Linux arms it again when the signal is taken; a signal that waits swallows its successors in any case.
@@ -94,7 +95,7 @@ class CpuLimit(Timer):
         hard = self.process.limits.pairs[RLIMIT_CPU][1]
         used = self.now() // NS
         signo = SIGKILL if hard != RLIM_INFINITY and used >= hard else SIGXCPU
-        signals.send_to_process(self.process, signo, signals.kernel_info(signo))
+        send_to_process(self.process, signo, kernel_info(signo))
 
 
 class PosixTimer(Timer):
@@ -107,7 +108,7 @@ class PosixTimer(Timer):
         super().__init__(process, now, on_cpu)
         self.clock_id = clock_id
         self.target: Thread | None = None
-        self.info: signals.SigInfo | None = None
+        self.info: SigInfo | None = None
         self.overrun = 0
         """Missed expirations of the last signal taken (timer_getoverrun)."""
         self._missed = 0
@@ -119,9 +120,9 @@ class PosixTimer(Timer):
         self._missed = count - 1
         try:
             if self.target is None:
-                signals.send_to_process(self.process, self.info.signo, self.info)
+                send_to_process(self.process, self.info.signo, self.info)
             elif self.target.tid in self.process.threads:
-                signals.send_to_thread(self.target, self.info.signo, self.info)
+                send_to_thread(self.target, self.info.signo, self.info)
         except LinuxError:
             pass  # the queue is full: this expiration is lost
 
