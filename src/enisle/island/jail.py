@@ -33,6 +33,8 @@ class Jail(NamedTuple):
     host_proc: int
     """An O_PATH descriptor of the host's /proc/self, for our kernel alone."""
     notes: tuple[str, ...]
+    umask: int = 0o022
+    """The caller's, which programs inherit."""
 
 
 def enter(configuration: Configuration) -> Jail:
@@ -44,7 +46,7 @@ def enter(configuration: Configuration) -> Jail:
         raise StateError("cannot enter a jail with several threads", "name spaces belong to a thread")
     view = plan_view(configuration, _host_cwd(), _homes(), python_prefixes())
     _check_sources(configuration, view)
-    os.umask(0o022)
+    umask = os.umask(0o022)
     private_network = configuration.network == "none"
     root = os.geteuid() == 0
     home = "/root" if root else "/home/user"
@@ -58,7 +60,7 @@ def enter(configuration: Configuration) -> Jail:
         raise
     except OSError as error:
         raise _explain(error, view) from error
-    return Jail(view.cwd, home, root, private_network, host_proc, (*view.notes, *notes))
+    return Jail(view.cwd, home, root, private_network, host_proc, (*view.notes, *notes), umask)
 
 
 def close_door(jail: Jail) -> None:

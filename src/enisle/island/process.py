@@ -127,6 +127,7 @@ def kernel_config(
         processors=configuration.processors,
         uid=os.geteuid(),
         gid=os.getegid(),
+        umask=place.umask,
         trace=trace if configuration.trace else None,
         report=tell,
         timing=configuration.timing,

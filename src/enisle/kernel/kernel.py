@@ -22,6 +22,7 @@ from enisle.kernel.poller import Poller
 from enisle.kernel.process import Process, Session
 from enisle.kernel.statistics import KernelStatistics, Totals
 from enisle.kernel.stdio import adopt_stdio
+from enisle.kernel.table import LONGEST
 from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
 from enisle.kernel.trees import Trees
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from enisle.kernel.terminal import Terminal
 
 SIGKILL = 9
-PID_MAX = 32768
+PID_MAX, PID_RESERVED = 32768, 300
+MESSAGES_KEPT = 100
 
 
 class KernelConfig(NamedTuple):
@@ -40,10 +42,12 @@ class KernelConfig(NamedTuple):
 
     hostname: bytes = b"enisle"
     processes: int = 512
-    """How many threads may exist at a time."""
+    """How many threads may exist at a time, and how many processes with those nobody has waited for."""
     processors: int = 1
     uid: int = 0
     gid: int = 0
+    umask: int = 0o022
+    """Of the programs that are started."""
     host_proc: int = -1
     """An O_PATH descriptor of the host's /proc/self from before the pivot; -1: there was none, /proc is the host's."""
     trace: Callable[[str], None] | None = None
@@ -108,13 +112,14 @@ class Kernel:
         return init
 
     def new_pid(self) -> Pid:
-        """Return an unused id. Raises EAGAIN at the island's limit of threads. Requires: lock (or start-up)."""
-        if len(self.threads) >= self.config.processes:
+        """Return an unused id. Raises EAGAIN at the island's limits. Requires: lock (or start-up)."""
+        limit = min(self.config.processes, PID_MAX // 2 - PID_RESERVED)
+        if len(self.threads) >= limit or len(self.processes_by_pid) > limit:  # the kernel's own, pid 1, does not count
             raise LinuxError(EAGAIN)
         while self._next_pid in self.threads or self._next_pid in self.processes_by_pid:
-            self._next_pid = self._next_pid + 1 if self._next_pid < PID_MAX else 300
+            self._next_pid = self._next_pid + 1 if self._next_pid < PID_MAX else PID_RESERVED
         pid = self._next_pid
-        self._next_pid = pid + 1 if pid < PID_MAX else 300
+        self._next_pid = pid + 1 if pid < PID_MAX else PID_RESERVED
         return Pid(pid)
 
     # ---- the door --------------------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ class Kernel:
         Raises LinuxError with the errno of what is wrong with it.
         """
         directory = os.open(cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        fs = FsContext(directory)
+        fs = FsContext(directory, self.config.umask)
         mm = Mm(self.machine)
         files = FdTable()
         try:
@@ -228,11 +233,12 @@ class Kernel:
     # ---- what processes and threads tell ---------------------------------------------------------------------------
 
     def count_unknown(self, number: int) -> None:
-        self.totals.unknown[number] += 1
+        self.totals.unknown[min(number, LONGEST)] += 1
 
     def report(self, text: str) -> None:
         """Say something to the island's owner (what Linux would print to its log)."""
         self.messages.append(text)
+        del self.messages[:-MESSAGES_KEPT]
         if self.config.report:
             self.config.report(text)
 

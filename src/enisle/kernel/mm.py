@@ -31,6 +31,8 @@ from enisle.machine import USER_END, USER_START, Machine, OutOfMemory, leaf_flag
 PRESENT, WRITABLE, COW = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.COW)
 SEGV_MAPERR, SEGV_ACCERR = 1, 2
 STACK_GUARD = 256 * PAGE
+MOST_MAPPINGS = 65530
+"""Mappings a process may have (vm.max_map_count)."""
 OUT_OF_MEMORY = -1
 """What `fault` returns when the island's limit is reached: the process must die."""
 
@@ -70,6 +72,7 @@ class Mm(UserMemory):
         if not size or size > USER_END or offset & PAGE_MASK:
             raise LinuxError(ENOMEM if size > USER_END else EINVAL)
         with self.lock:
+            self._require_place()
             start = self._place(address, size, flags, huge=backing is None and size >= HUGE)
             kept = flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE)
             vma = Vma(start, start + size, prot, kept, backing.path if backing else b"", offset)
@@ -77,6 +80,11 @@ class Mm(UserMemory):
             self._fill_new(vma)
             self.vmas.add(vma)
             return start
+
+    def _require_place(self) -> None:
+        """Raise ENOMEM when there are too many mappings for one more."""
+        if len(self.vmas) >= MOST_MAPPINGS:
+            raise LinuxError(ENOMEM)
 
     def _place(self, address: int, size: int, flags: int, huge: bool) -> int:
         if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
@@ -150,6 +158,9 @@ class Mm(UserMemory):
         if address & PAGE_MASK or not size or address + size > USER_END:
             raise LinuxError(EINVAL)
         with self.lock:
+            around = self.vmas.find(address)
+            if around and around.start < address and address + size < around.end:
+                self._require_place()
             self._unmap(address, address + size)
 
     def _unmap(self, start: int, end: int) -> None:
@@ -174,6 +185,7 @@ class Mm(UserMemory):
             raise LinuxError(EINVAL)
         end = address + page_up(size)
         with self.lock:
+            self._require_place()
             if not self.vmas.covers(address, end):
                 raise LinuxError(ENOMEM)
             for vma in self.vmas.overlapping(address, end):

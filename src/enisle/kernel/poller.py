@@ -15,7 +15,7 @@ from enisle.abi.x86 import RAX
 from enisle.kernel import handlers
 from enisle.kernel.table import U64
 from enisle.kernel.wait import MustLeave, Waiter
-from enisle.machine import POSTED, STATE_WORD, CallSlot
+from enisle.machine import POSTED, STATE_WORD, CallSlot, OutOfMemory
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
@@ -63,7 +63,10 @@ class Poller:
         return sum(thread.in_guest for thread in self.kernel.threads.values()) + 1 < self.cores
 
     def _watch(self, thread: "Thread") -> None:
-        slot = thread.processor.open_slot(thread.mm.space)
+        try:
+            slot = thread.processor.open_slot(thread.mm.space)
+        except OutOfMemory:
+            return
         if slot is None:
             return
         thread.slot = slot

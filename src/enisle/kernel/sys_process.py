@@ -90,7 +90,11 @@ def clone(thread: Thread, request: CloneRequest) -> int:
     tid = child.tid  # the child may be gone when start() returns
     if flags & s.CLONE_VFORK:
         child.process.vfork_parent = thread
-    child.start(registers, fs_base, processor.xsave(), processor.gs_base)
+    try:
+        child.start(registers, fs_base, processor.xsave(), processor.gs_base)
+    except LinuxError:
+        _take_back(child)
+        raise
     if flags & s.CLONE_VFORK:
         _wait_for_vfork(thread, child.process)
     return tid
@@ -147,6 +151,19 @@ def _new_thread(thread: Thread, request: CloneRequest, mm: Mm) -> Thread:
         if not flags & s.CLONE_FS:
             fs.release()
         raise
+
+
+def _take_back(child: Thread) -> None:
+    """Undo `_new_thread` for a thread that could not be started."""
+    process, kernel = child.process, child.kernel
+    child.mm.release()
+    child.files.release()
+    child.fs.release()
+    with kernel.lock:
+        del process.threads[child.tid]
+        if not process.threads:
+            process.reap()
+    kernel.thread_gone(child)
 
 
 def _inherit(process: Process, parent: Process, request: CloneRequest) -> None:

@@ -7,13 +7,13 @@ happen before the guest goes on (signals, stops, exit) is announced by `work`.
 import threading
 import time
 from collections import Counter
-from errno import EFAULT, ENOSYS
+from errno import EAGAIN, EFAULT, ENOMEM, ENOSYS
 from typing import TYPE_CHECKING
 
 from enisle.abi.linux import ERESTARTSYS, MAX_ERRNO
 from enisle.abi.types import Pid
 from enisle.abi.x86 import GPR_COUNT, RAX, RIP
-from enisle.errors import LinuxError
+from enisle.errors import HostError, LinuxError
 from enisle.kernel import faults, handlers, signals
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.mm import Mm
@@ -27,6 +27,7 @@ from enisle.machine import (
     Exit,
     Halt,
     Interrupted,
+    OutOfMemory,
     PageFault,
     Processor,
     ProcessorException,
@@ -84,21 +85,34 @@ class Thread:
         """A result the poller found, that must pass the exit door because signals come first."""
         self.heat = self.last_call_ns = 0
         self.guest_ns = 0
-        self.processor: Processor = self.kernel.machine.acquire_processor()
+        self.processor: Processor = self._acquire_processor()
         self.gpr = self.processor.gpr
         self._host: threading.Thread | None = None
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
+    def _acquire_processor(self) -> Processor:
+        try:
+            return self.kernel.machine.acquire_processor()
+        except HostError:  # KVM has a largest number of processors
+            raise LinuxError(EAGAIN) from None
+
     def start(self, registers: list[int], fs_base: int, xsave: bytes | None, gs_base: int = 0) -> None:
-        """Begin to run in the guest with these registers (`abi.x86` order) on a host thread of its own."""
+        """Begin to run in the guest with these registers (`abi.x86` order) on a host thread of its own.
+
+        Raises EAGAIN when the host has no thread left.
+        """
         for index in range(GPR_COUNT):
             self.gpr[index] = registers[index]
         self.processor.fs_base, self.processor.gs_base = fs_base, gs_base
         self.processor.xrstor(xsave or signals.INITIAL_XSAVE)
         self.processor.enter(self.mm.space.root)
         self._host = threading.Thread(target=self._main, name=f"guest-{self.tid}", daemon=True)
-        self._host.start()
+        try:
+            self._host.start()
+        except RuntimeError:  # a limit of the host: RLIMIT_NPROC, a pids cgroup
+            self._host = None
+            raise LinuxError(EAGAIN) from None
 
     def _main(self) -> None:
         try:
@@ -200,6 +214,8 @@ class Thread:
             return call(self, registers) or 0
         except LinuxError as error:
             return -error.errno
+        except OutOfMemory:
+            return -ENOMEM
         except OSError as error:
             if error.errno == EFAULT and (epoch & 1 or self.mm.memory.epoch != epoch):
                 return self.guarded(call, registers)  # a flush took the host's mapping away for a moment

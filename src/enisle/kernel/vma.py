@@ -86,6 +86,8 @@ class VmaList:
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
         self.pages = 0
+        self._dense = (0, 0, 0)
+        """(size, from, to): no free range of that size between the two addresses. A search need not look there."""
 
     def __iter__(self) -> Iterator[Vma]:
         return iter(self._vmas)
@@ -133,6 +135,8 @@ class VmaList:
     def remove(self, start: int, end: int) -> list[Vma]:
         """Cut `[start, end)` out; return the pieces that were there."""
         removed: list[Vma] = []
+        if end > self._dense[1]:
+            self._dense = (0, 0, 0)
         for vma in self.overlapping(start, end):
             position = bisect_left(self._starts, vma.start)
             del self._starts[position], self._vmas[position]
@@ -156,12 +160,16 @@ class VmaList:
 
     def find_gap(self, size: int, low: int, high: int, align: int = PAGE) -> int | None:
         """Return the highest aligned start of a free range of `size` bytes within `[low, high)`."""
-        ceiling = high
-        for position in range(bisect_left(self._starts, high) - 1, -1, -1):
+        known, ceiling, top = self._dense
+        if top != high or size < known:
+            ceiling = high
+        for position in range(bisect_left(self._starts, ceiling) - 1, -1, -1):
             vma = self._vmas[position]
             if vma.end <= ceiling:
                 start = (ceiling - size) & -align
                 if start >= max(vma.end, low):
+                    if align == PAGE and (top != high or size <= known):
+                        self._dense = (size, ceiling, high)
                     return start
             ceiling = min(ceiling, vma.start)
         start = (ceiling - size) & -align

@@ -72,6 +72,8 @@ class Vm:
             os.close(self._kvm)
             raise
         self._slots = 0
+        self.spare: dict[int, int] = {}
+        """Descriptors by number of processors that could not be completed: KVM makes each number once."""
         self.syscall_ring: int | None = None
         """The ring in which LSTAR's code runs; None until the first trap."""
         self.run_size = kvm.KVM_GET_VCPU_MMAP_SIZE(self._kvm)
@@ -97,6 +99,10 @@ class Vm:
             if entry.function == 0xD and entry.index >= 2 and self.xcr0 >> entry.index & 1
         ]
         return max([XSAVE_LEGACY_SIZE, *ends])
+
+    def take_processor(self, number: int) -> int:
+        """Return the descriptor of a bare processor. Raises OSError when the host has no more."""
+        return self.spare.pop(number) if number in self.spare else kvm.KVM_CREATE_VCPU(self.fd, number)
 
     def add_extent(self, gpa: Gpa, hva: Hva, size: int) -> None:
         """Let the guest's physical range [gpa, gpa + size) be the host's memory at `hva`."""
@@ -142,8 +148,13 @@ class KvmProcessor:
 
     def __init__(self, vm: Vm, machine_supervisor: supervisor.Supervisor, number: int) -> None:
         self._vm = vm
-        self._fd = kvm.KVM_CREATE_VCPU(vm.fd, number)
-        self._map = mmap.mmap(self._fd, vm.run_size)
+        self._fd = vm.take_processor(number)
+        try:
+            tss, self._frame = machine_supervisor.add_processor()
+            self._map = mmap.mmap(self._fd, vm.run_size)
+        except BaseException:
+            vm.spare[number] = self._fd
+            raise
         view = memoryview(self._map)
         self._words, self._halves = view.cast("Q"), view.cast("I")
         self._immediate = view[kvm.RUN_IMMEDIATE_EXIT : kvm.RUN_IMMEDIATE_EXIT + 1]
@@ -155,7 +166,6 @@ class KvmProcessor:
         self._dirty = DIRTY_ALL
         self._number = number
         self.slot: CallSlot | None = None
-        tss, self._frame = machine_supervisor.add_processor()
         self._supervisor, self._memory = machine_supervisor, machine_supervisor.memory
         self._set_up(tss)
 

@@ -13,6 +13,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from errno import EIO
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -132,6 +133,11 @@ class GuestMemory:
                 self._extents[extent] = array("H", bytes(2 * FRAMES_PER_EXTENT))
 
     # ---- allocation ----------------------------------------------------------------------------------------------
+
+    def require(self, count: int) -> None:
+        """Raise OutOfMemory unless `count` frames are left: before work that must not fail half done."""
+        if self.used_frames + count > self.limit_frames:
+            raise OutOfMemory
 
     def _charge(self, count: int) -> None:
         if self.used_frames + count > self.limit_frames:
@@ -342,7 +348,10 @@ class GuestMemory:
         """Return `size` bytes. Raises OSError where the host cannot back the page (a truncated file)."""
         if gpa < self._window_start:
             return bytes(self._view[gpa : gpa + size])
-        return os.pread(self._self_mem, size, self.base + gpa)  # a plain load could die of SIGBUS
+        content = os.pread(self._self_mem, size, self.base + gpa)  # a plain load could die of SIGBUS
+        if len(content) < size:
+            raise OSError(EIO, "the mapped file ends within the range")
+        return content
 
     def write(self, gpa: Gpa, content: bytes | memoryview) -> None:
         """Store `content`. Raises OSError where the host cannot back the page."""
@@ -350,8 +359,8 @@ class GuestMemory:
             self._tell_written(gpa, len(content))
         if gpa < self._window_start:
             self._view[gpa : gpa + len(content)] = content
-        else:
-            os.pwrite(self._self_mem, content, self.base + gpa)
+        elif os.pwrite(self._self_mem, content, self.base + gpa) < len(content):
+            raise OSError(EIO, "the mapped file ends within the range")
 
     def pin(self, gpa: Gpa, size: int) -> memoryview:
         """Return a view for one host call's iovec. It must not outlive the call."""

@@ -26,6 +26,8 @@ TSS_IO_BASE = 0x66
 TSS_SIZE = 0x68
 IO_BITMAP_BYTES = layout.SYSCALL_PORT // 8 + 1
 
+SPACE_FRAMES, PROCESSOR_FRAMES = 16, 8
+"""At least what a new address space or processor takes, with the tables that lead to it."""
 ONLY_SUPERVISOR = int(Pte.PRESENT | Pte.WRITABLE)
 
 
@@ -111,6 +113,7 @@ class Supervisor:
 
     def new_address_space(self) -> AddressSpace:
         """Return an empty space with the supervisor's half and the common pages. Raises OutOfMemory."""
+        self.memory.require(SPACE_FRAMES)
         space = AddressSpace(self.memory, self._ops, self.entry, self._shadows)
         for address, gpa, flags in self._common:
             self.memory.share(gpa, 1)
@@ -124,9 +127,13 @@ class Supervisor:
         return gpa
 
     def add_processor(self) -> tuple[int, Gpa]:
-        """Make the pages of one more processor; return its TSS address and where its exception frames appear."""
+        """Make the pages of one more processor; return its TSS address and where its exception frames appear.
+
+        Raises OutOfMemory, with nothing done.
+        """
         address = layout.PROCESSOR_PAGES + self._processors * layout.PROCESSOR_STRIDE
         assert address < layout.SUPERVISOR_END, "too many processors"
+        self.memory.require(PROCESSOR_FRAMES)
         self._processors += 1
         tss = bytearray(TSS_SIZE + IO_BITMAP_BYTES + 1)
         stack_top = address + 2 * PAGE
