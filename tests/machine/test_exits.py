@@ -81,7 +81,7 @@ def test_a_read_and_write_in_one_reports_one_of_them_and_ends_as_a_write(guest: 
 def test_rights_are_enforced_in_ring_3(guest: Guest) -> None:
     assert fault(guest.run(mov(RAX, CODE) + b"\x48\x89\x00")) == (CODE, True, False, True)
     assert fault(guest.run(mov(RAX, DATA) + b"\xff\xe0")) == (DATA, False, True, True)
-    guest.space.protect(DATA, 1, int(Pte.PRESENT))  # the supervisor's
+    guest.space.protect(DATA, 1, Pte.PRESENT)  # the supervisor's
     assert fault(guest.run(mov(RAX, DATA) + b"\x48\x8b\x00")) == (DATA, False, False, True)
 
 
@@ -115,12 +115,12 @@ def test_a_string_instruction_stops_in_the_middle_and_goes_on(guest: Guest) -> N
     guest.memory.write(guest.data, b"x" * PAGE)
     guest.load(b"\xf3\xa4" + SYSCALL)  # rep movsb
     guest.gpr[RSI], guest.gpr[RDI], guest.gpr[RCX] = DATA, HOLE - 100, 300
-    before = guest.page(HOLE - PAGE, READ_EXECUTE | int(Pte.WRITABLE))
+    before = guest.page(HOLE - PAGE, READ_EXECUTE | Pte.WRITABLE)
     assert fault(guest.processor.run()) == (HOLE, True, False, False)
     assert (guest.gpr[RIP], guest.gpr[RCX]) == (CODE, 200)
     assert (guest.gpr[RSI], guest.gpr[RDI]) == (DATA + 100, HOLE)
     assert guest.memory.read(before, PAGE)[-100:] == b"x" * 100
-    after = guest.page(HOLE, READ_EXECUTE | int(Pte.WRITABLE))
+    after = guest.page(HOLE, READ_EXECUTE | Pte.WRITABLE)
     assert isinstance(guest.processor.run(), Syscall)
     assert guest.memory.read(after, 201) == b"x" * 200 + b"\0"
 

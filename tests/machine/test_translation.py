@@ -26,7 +26,7 @@ from machine.guest import (
 
 LOAD = b"\x48\x8b\x07" + SYSCALL  # mov rax, [rdi]
 STORE = b"\x48\x89\x07" + SYSCALL  # mov [rdi], rax
-ACCESSED, DIRTY = int(Pte.ACCESSED), int(Pte.DIRTY)
+ACCESSED, DIRTY = Pte.ACCESSED, Pte.DIRTY
 FORTY_TWO, FORTY_THREE = (bytes((0xB8, number, 0, 0, 0)) + SYSCALL for number in (42, 43))  # mov eax, n
 
 

@@ -1,7 +1,6 @@
 """ELF64 for x86-64 (System V gABI, AMD64 psABI): headers, segments and the auxiliary vector."""
 
 import struct
-from enum import IntEnum
 
 ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -14,7 +13,7 @@ PT_GNU_STACK = 0x6474_E551
 PF_X, PF_W, PF_R = 1, 2, 4
 
 
-class Auxv(IntEnum):
+class Auxv:
     """Keys of the auxiliary vector (getauxval(3))."""
 
     NULL = 0

@@ -5,11 +5,11 @@ Python's socket module would translate addresses and lose what a guest may say w
 
 from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char, c_char_p, c_int, c_size_t, c_void_p, create_string_buffer
-from typing import NamedTuple
 
 from enisle.abi import linux_socket as n
 from enisle.abi.host import system_call
 from enisle.abi.linux_fs import IOVEC
+from enisle.records import Record
 
 OUR_TYPE = n.SOCK_NONBLOCK | n.SOCK_CLOEXEC
 NOWHERE = 8
@@ -35,7 +35,7 @@ listen = system_call(n.NR_LISTEN, "listen", c_int, c_int)
 shutdown = system_call(n.NR_SHUTDOWN, "shutdown", c_int, c_int)
 
 
-class Received(NamedTuple):
+class Received(Record):
     """What recvmsg(2) brought: bytes moved, source address, ancillary data, MSG_* flags."""
 
     size: int

@@ -1,13 +1,11 @@
 """x86-64 as the Intel SDM and the AMD APM define it: registers, page-table bits, MSRs, vectors."""
 
-from enum import IntEnum, IntFlag
-
 # Order of `struct kvm_regs` (linux/arch/x86/include/uapi/asm/kvm.h); also the order of `Processor.gpr`.
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(18)
 GPR_COUNT = 18
 
 
-class Pte(IntFlag):
+class Pte:
     """Page-table entry bits (SDM 3A 4.5.5); bits 9-11 are free for software."""
 
     PRESENT = 1 << 0
@@ -27,7 +25,7 @@ class Pte(IntFlag):
 PTE_ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
-class Rflags(IntFlag):
+class Rflags:
     CF = 1 << 0
     FIXED = 1 << 1
     PF = 1 << 2
@@ -45,7 +43,7 @@ class Rflags(IntFlag):
     ID = 1 << 21
 
 
-class Cr0(IntFlag):
+class Cr0:
     PE = 1 << 0
     MP = 1 << 1
     ET = 1 << 4
@@ -55,7 +53,7 @@ class Cr0(IntFlag):
     PG = 1 << 31
 
 
-class Cr4(IntFlag):
+class Cr4:
     PAE = 1 << 5
     OSFXSR = 1 << 9
     OSXMMEXCPT = 1 << 10
@@ -64,14 +62,14 @@ class Cr4(IntFlag):
     OSXSAVE = 1 << 18
 
 
-class Efer(IntFlag):
+class Efer:
     SCE = 1 << 0
     LME = 1 << 8
     LMA = 1 << 10
     NXE = 1 << 11
 
 
-class Msr(IntEnum):
+class Msr:
     STAR = 0xC000_0081
     LSTAR = 0xC000_0082
     SFMASK = 0xC000_0084
@@ -79,7 +77,7 @@ class Msr(IntEnum):
     GS_BASE = 0xC000_0101
 
 
-class Vector(IntEnum):
+class Vector:
     """Exceptions (SDM 3A table 6-1)."""
 
     DE = 0
@@ -106,7 +104,7 @@ class Vector(IntEnum):
 VECTORS_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 
 
-class PageFaultError(IntFlag):
+class PageFaultError:
     """Error code of #PF (SDM 3A 4.7)."""
 
     PRESENT = 1 << 0

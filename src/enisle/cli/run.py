@@ -5,13 +5,14 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from enisle.cli.main import tell, tell_note
 from enisle.cli.options import Options
 from enisle.cli.terminal import Terminal, forward_signals, hold_signals
 from enisle.errors import EnisleError, InvalidRequest
 from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.island import IslandProcess
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 TIMED_OUT, ISLAND_FAILED = 124, 125
 
 
-class Outcome(NamedTuple):
+class Outcome(Record):
     """How a run ended."""
 
     exit_code: int

@@ -8,13 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.errors import EnisleError
 from enisle.island import jail
 from enisle.island.configuration import Configuration, validate
 from enisle.island.namespaces import enter_namespaces
 from enisle.machine import probe
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.machine import Findings
@@ -24,7 +25,7 @@ OLDEST_KERNEL = (5, 12)
 SMALL = 64 << 20
 
 
-class Check(NamedTuple):
+class Check(Record):
     """One finding. `remedy` is what to type, and "" when all is well."""
 
     name: str

@@ -9,9 +9,10 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from enisle.island.child import Child
+from enisle.records import Record
 
 CHUNK = 1 << 16
 PIPE = -1
@@ -20,7 +21,7 @@ PIPE = -1
 Stdin = bytes | IO[bytes] | int | None
 
 
-class Result(NamedTuple):
+class Result(Record):
     """What came of a command. `exit_code` is 128 + N when signal N ended it."""
 
     exit_code: int

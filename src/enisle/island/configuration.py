@@ -5,9 +5,10 @@ Words are read here and refused here (InvalidRequest), before anything is made. 
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from enisle.errors import InvalidRequest
+from enisle.records import Record
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB << 10}
@@ -16,7 +17,7 @@ SMALLEST_MEMORY = 24 * MIB
 DEFAULT_PROCESSES = 4096
 
 
-class Mount(NamedTuple):
+class Mount(Record):
     """A directory or file of the host, shown at `destination`."""
 
     source: str
@@ -24,7 +25,7 @@ class Mount(NamedTuple):
     writable: bool = False
 
 
-class Configuration(NamedTuple):
+class Configuration(Record):
     """One island. Sizes in bytes, times in seconds; None means the default told beside it."""
 
     root: str | None = None

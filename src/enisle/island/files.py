@@ -1,11 +1,10 @@
 """The files of an island, reached from outside: the island opens, the caller reads and writes."""
 
-from typing import NamedTuple
-
 from enisle.island.child import Child
+from enisle.records import Record
 
 
-class Listing(NamedTuple):
+class Listing(Record):
     """One name of a directory. `mode` reads as in `ls -l`; `size` in bytes."""
 
     name: str

@@ -8,7 +8,6 @@ before any other thread exists. Everything imported later must be there before `
 
 import os
 import sys
-from typing import NamedTuple
 
 from enisle.abi import host
 from enisle.errors import EnisleError, HostError, InvalidRequest, StateError
@@ -18,11 +17,12 @@ from enisle.island.furnish import clone_sources, clone_trees, furnish
 from enisle.island.namespaces import enter_namespaces
 from enisle.island.rootfs import layer_root, layer_system, pivot, stage
 from enisle.island.view import View, plan_view
+from enisle.records import Record
 
 HOST_NAME = "island"
 
 
-class Jail(NamedTuple):
+class Jail(Record):
     """What the process body needs to know of the place it is in."""
 
     cwd: str

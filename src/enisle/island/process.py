@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from enisle.abi import tsc
 from enisle.errors import GuestError, HostError
@@ -19,11 +19,12 @@ from enisle.island.program import start_program
 from enisle.island.view import guest_environment
 from enisle.kernel import Kernel, KernelConfig, Process
 from enisle.machine import Machine
+from enisle.records import Record
 
 Stdio = tuple[int, int, int]
 
 
-class Command(NamedTuple):
+class Command(Record):
     """A program to start: words as the user typed them, a place to start in, and descriptors of this process."""
 
     argv: Sequence[str]

@@ -8,12 +8,12 @@ Owned by the main thread before any other thread exists. Requires: umask 022, na
 
 import os
 import stat
-from typing import NamedTuple
 
 from enisle.abi import host
 from enisle.errors import HostError
 from enisle.island.publish import copy_public
 from enisle.island.view import SYSTEM, Bind
+from enisle.records import Record
 
 STAGES = ("/sys", "/mnt", "/media", "/srv")
 """Directories one of which every host has, and that we need nothing of once the tmpfs lies over it."""
@@ -21,7 +21,7 @@ NOBODY = 65534
 SECRETS = ("shadow", "shadow-", "gshadow", "gshadow-", "sudoers", "sudoers.d")
 
 
-class Layers(NamedTuple):
+class Layers(Record):
     """Where the parts of the tmpfs lie while it is being built."""
 
     root: str
@@ -31,7 +31,7 @@ class Layers(NamedTuple):
     shared_memory: str
 
 
-class Trees(NamedTuple):
+class Trees(Record):
     """Detached mounts, cloned before the host's root is let go."""
 
     binds: tuple[tuple[Bind, int], ...]

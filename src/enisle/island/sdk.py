@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from enisle.island.child import Child
 from enisle.island.command import Result, RunningCommand, Stdin
@@ -25,11 +25,12 @@ from enisle.island.configuration import (
     validate,
 )
 from enisle.island.files import Files, Listing
+from enisle.records import Record
 
 __all__ = ["Files", "GuestProcess", "Island", "Listing", "Result", "RunningCommand"]
 
 
-class GuestProcess(NamedTuple):
+class GuestProcess(Record):
     """One process of an island."""
 
     pid: int

@@ -5,9 +5,9 @@ is a home, contains one, or is hidden in one; the running Python's prefixes are 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from enisle.island.configuration import Configuration
+from enisle.records import Record
 
 SYSTEM = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
 """Shown whole, private when written."""
@@ -18,7 +18,7 @@ UNSEEN = ("/dev", "/proc", "/sys", "/run")
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-class Bind(NamedTuple):
+class Bind(Record):
     """A file or directory of the host shown at a place of the island."""
 
     source: str
@@ -26,7 +26,7 @@ class Bind(NamedTuple):
     writable: bool
 
 
-class View(NamedTuple):
+class View(Record):
     """What is shown, where the first program starts, and what the user should be told."""
 
     binds: tuple[Bind, ...]

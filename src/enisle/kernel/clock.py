@@ -8,12 +8,13 @@ forward when the host was asleep, and REALTIME follows every step of the host. D
 
 import threading
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from enisle.abi import linux_time as t
 from enisle.abi import tsc as host_tsc
 from enisle.kernel import vvar
 from enisle.kernel.vvar import SHIFT
+from enisle.records import Record
 
 HORIZON_NS = 100_000_000
 """A bent clock meets the host's this long after a renewal; its parameters hold for twice as long."""
@@ -29,7 +30,7 @@ LARGEST_CHANGE = 1000
 """A rate that differs by more than its 1000th part is believed when it was measured twice."""
 
 
-class Bounds(NamedTuple):
+class Bounds(Record):
     """A number that does not change, as far as known. `low` stands for it: it can only rise."""
 
     low: int
@@ -41,7 +42,7 @@ class Bounds(NamedTuple):
         return Bounds(low, high) if low <= high else seen
 
 
-class Sample(NamedTuple):
+class Sample(Record):
     """The host's clocks at one moment: two of them with the counter right before, the others relative to the first."""
 
     tsc: int
@@ -60,7 +61,7 @@ class TscSource(Protocol):
     def sample(self) -> Sample: ...
 
 
-class Track(NamedTuple):
+class Track(Record):
     """One clock as a straight line over the counter; multipliers are nanoseconds per tick times 2**SHIFT."""
 
     ns: int
@@ -72,7 +73,7 @@ class Track(NamedTuple):
         return self.ns + (ticks * self.multiplier >> SHIFT)
 
 
-class Parameters(NamedTuple):
+class Parameters(Record):
     """What turns a counter from `base` to `base + valid` into times; `origin` is where rates are measured from."""
 
     base: int

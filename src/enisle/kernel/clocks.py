@@ -5,7 +5,6 @@ Processor clocks of processes are read under `kernel.lock`.
 
 from collections.abc import Callable
 from errno import EINVAL
-from typing import NamedTuple
 
 from enisle.abi import linux_time as t
 from enisle.abi.types import Pid
@@ -13,6 +12,7 @@ from enisle.errors import LinuxError
 from enisle.kernel.cputime import thread_time, thread_total
 from enisle.kernel.process import Process
 from enisle.kernel.thread import Thread
+from enisle.records import Record
 
 SYSTEM_CLOCKS = frozenset(
     {t.CLOCK_REALTIME, t.CLOCK_MONOTONIC, t.CLOCK_BOOTTIME, t.CLOCK_TAI, t.CLOCK_MONOTONIC_RAW}
@@ -25,7 +25,7 @@ TIMER_CLOCKS = frozenset({t.CLOCK_REALTIME, t.CLOCK_MONOTONIC, t.CLOCK_BOOTTIME,
 """System clocks with timers and sleeps."""
 
 
-class ClockReader(NamedTuple):
+class ClockReader(Record):
     """A clock to be read; `on_cpu`: it stands still while nobody runs."""
 
     now: Callable[[], int]

@@ -5,7 +5,7 @@ must outlive it: `Usage` of a process keeps what its dead threads used. Guarded 
 """
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi.linux_time import (
     CPUCLOCK_CLOCK_MASK,
@@ -15,13 +15,14 @@ from enisle.abi.linux_time import (
     CPUCLOCK_VIRT,
     RUSAGE,
 )
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
     from enisle.kernel.thread import Thread
 
 
-class CpuTime(NamedTuple):
+class CpuTime(Record):
     """Processor time in nanoseconds."""
 
     user: int = 0

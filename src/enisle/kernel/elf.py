@@ -5,7 +5,6 @@ Errors are those of execve(2): ENOEXEC for what is no program of ours, EINVAL/EN
 
 import os
 from errno import EINVAL, ENOEXEC, ENOMEM
-from typing import NamedTuple
 
 from enisle.abi import elf
 from enisle.abi.linux import PATH_MAX
@@ -15,11 +14,12 @@ from enisle.errors import LinuxError
 from enisle.kernel.mm import Mm
 from enisle.kernel.vma import Backing
 from enisle.machine import USER_END
+from enisle.records import Record
 
 MAX_PROGRAM_HEADERS = 65536 // elf.PROGRAM_HEADER.size
 
 
-class Segment(NamedTuple):
+class Segment(Record):
     """One program header."""
 
     type: int
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
         )
 
 
-class Image(NamedTuple):
+class Image(Record):
     """A parsed ELF file."""
 
     type: int
@@ -61,7 +61,7 @@ class Image(NamedTuple):
         return page_down(loads[0].address), page_up(max(load.address + load.memory_size for load in loads))
 
 
-class Placed(NamedTuple):
+class Placed(Record):
     """Where an image lies in an address space."""
 
     bias: int

@@ -8,18 +8,18 @@ import fcntl
 import os
 import threading
 from errno import EEXIST, ENOENT
-from typing import NamedTuple
 
 from enisle.abi import host_socket
 from enisle.abi import linux_socket as n
 from enisle.errors import LinuxError
 from enisle.kernel.files import OpenFile
 from enisle.kernel.readiness import askable
+from enisle.records import Record
 
 PURGE_AT = 64
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A watched description and the host descriptor that stands for the entry: its own or a duplicate."""
 
     file: OpenFile

@@ -41,7 +41,7 @@ def page_fault(thread: "Thread", fault: PageFault) -> None:
     error |= PageFaultError.PRESENT if fault.present or fault.address >= USER_END else 0
     error |= PageFaultError.WRITE if fault.write else 0
     error |= PageFaultError.FETCH if fault.execute else 0
-    thread.last_trap = signals.Trap(Vector.PF, int(error), fault.address)
+    thread.last_trap = signals.Trap(Vector.PF, error, fault.address)
     signals.force_signal(thread, signals.fault_info(s.SIGSEGV, code, fault.address))
 
 
@@ -72,7 +72,7 @@ def _signal_of(thread: "Thread", vector: int) -> signals.SigInfo | None:
         case Vector.UD:
             return signals.fault_info(s.SIGILL, s.ILL_ILLOPN, here)
         case Vector.DB:
-            stepped = thread.gpr[RFLAGS] & int(Rflags.TF)
+            stepped = thread.gpr[RFLAGS] & Rflags.TF
             return signals.fault_info(s.SIGTRAP, s.TRAP_TRACE if stepped else s.TRAP_BRKPT, here)
         case Vector.BP:
             return signals.kernel_info(s.SIGTRAP)
@@ -105,7 +105,7 @@ def bus_error(thread: "Thread") -> None:
     addresses, stores = operand.touched(thread)
     address = missing_page(thread, addresses)
     error = PageFaultError.USER | (PageFaultError.WRITE if stores else 0)
-    thread.last_trap = signals.Trap(Vector.PF, int(error), address)
+    thread.last_trap = signals.Trap(Vector.PF, error, address)
     signals.force_signal(thread, signals.fault_info(s.SIGBUS, s.BUS_ADRERR, address))
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from errno import EAGAIN
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
@@ -27,6 +27,7 @@ from enisle.kernel.thread import Thread
 from enisle.kernel.timer_thread import TimerThread
 from enisle.kernel.trees import Trees
 from enisle.machine import VDSO, VVAR, Halt, Machine
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.paths import SyntheticNode
@@ -37,7 +38,7 @@ PID_MAX, PID_RESERVED = 32768, 300
 MESSAGES_KEPT = 100
 
 
-class KernelConfig(NamedTuple):
+class KernelConfig(Record):
     """What an island's kernel is told at its start. Sizes in bytes."""
 
     hostname: bytes = b"enisle"
@@ -57,7 +58,7 @@ class KernelConfig(NamedTuple):
     """Measure the time spent in the guest (two clock reads per exit)."""
 
 
-class ProcessRecord(NamedTuple):
+class ProcessRecord(Record):
     """One process as the island's owner sees it."""
 
     pid: int

@@ -5,7 +5,6 @@ import struct
 from collections.abc import Callable
 from errno import E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC
 from stat import S_ISREG
-from typing import NamedTuple
 
 from enisle.abi import elf
 from enisle.abi.elf import Auxv
@@ -26,6 +25,7 @@ from enisle.kernel import elf as image_loader
 from enisle.kernel.mm import Mm
 from enisle.kernel.vma import Backing
 from enisle.machine import USER_END, VDSO
+from enisle.records import Record
 
 SCRIPT_LINE = 256
 SCRIPT_DEPTH = 5
@@ -39,7 +39,7 @@ SIGNAL_FRAME_REST = 944
 """Bytes of the largest signal frame beyond its XSAVE area (get_sigframe_size of Linux)."""
 
 
-class Program(NamedTuple):
+class Program(Record):
     """A program ready to run."""
 
     name: bytes
@@ -151,7 +151,7 @@ def _map_stack(mm: Mm, top: int, executable: bool) -> None:
     mm.start_stack = top
 
 
-def build_stack(mm: Mm, top: int, program: tuple[bytes, list[bytes], list[bytes]], auxv: dict[Auxv, int]) -> int:
+def build_stack(mm: Mm, top: int, program: tuple[bytes, list[bytes], list[bytes]], auxv: dict[int, int]) -> int:
     """Write strings, vectors and the auxiliary vector below `top`; return the stack pointer (psABI 3.4.1)."""
     path, argv, env = program
     strings = b"".join(text + b"\0" for text in (*argv, *env, path))

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Iterable
 from errno import EAGAIN, EDEADLK
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi.linux_fs import F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK, FLOCK, OFFSET_MAX
 from enisle.errors import LinuxError
 from enisle.kernel.paths import host_proc
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.files import FdTable, OpenFile
@@ -25,7 +26,7 @@ HOST_RETRY_SECONDS = 0.01
 """How often a lock that somebody outside holds is asked for again."""
 
 
-class RecordLock(NamedTuple):
+class RecordLock(Record):
     """A lock on bytes start..end (inclusive) of a file; `owner` is whatever identifies who holds it."""
 
     owner: object

@@ -6,7 +6,7 @@ Memory is pinned for one host call, never while waiting. Runs on the guest threa
 import os
 from collections.abc import Sequence
 from errno import EINVAL, EMSGSIZE, ENOBUFS, EPIPE
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import host_socket
 from enisle.abi import linux_socket as n
@@ -17,6 +17,7 @@ from enisle.kernel.files import POLLIN, POLLOUT, OpenFile
 from enisle.kernel.sockets import SocketFile, credentials_of, write_address
 from enisle.kernel.transfer import Ranges, advance, broken_pipe, read_iovec, try_once
 from enisle.kernel.wait import MustLeave
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -30,7 +31,7 @@ SENDABLE = (
 RECEIVABLE = n.MSG_OOB | n.MSG_PEEK | n.MSG_TRUNC | n.MSG_ERRQUEUE | n.MSG_EOR
 
 
-class Message(NamedTuple):
+class Message(Record):
     """A guest's struct msghdr."""
 
     name: int

@@ -28,7 +28,7 @@ from enisle.kernel.usermem import UserMemory
 from enisle.kernel.vma import Backing, Vma, VmaList
 from enisle.machine import USER_END, USER_START, Machine, OutOfMemory, leaf_flags
 
-PRESENT, WRITABLE, COW = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.COW)
+PRESENT, WRITABLE, COW = Pte.PRESENT, Pte.WRITABLE, Pte.COW
 SEGV_MAPERR, SEGV_ACCERR = 1, 2
 STACK_GUARD = 256 * PAGE
 MOST_MAPPINGS = 65530

@@ -3,10 +3,11 @@
 A hypervisor that cannot back a page says so without an address. Only what can name memory is decoded.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi.x86 import R8, RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI, RSP
 from enisle.errors import LinuxError
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -33,7 +34,7 @@ COMPARE = 7
 """Extension of 80-83 that only reads."""
 
 
-class Instruction(NamedTuple):
+class Instruction(Record):
     """As much of an instruction as tells its operand: `modrm` is where that byte stands."""
 
     map: int

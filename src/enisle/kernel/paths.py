@@ -9,11 +9,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from enisle.abi.linux_fs import AT_FDCWD, STAT
 from enisle.abi.types import Fd
 from enisle.errors import LinuxError
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.files import OpenFile
@@ -94,7 +95,7 @@ class SyntheticNode:
         return time.time()
 
 
-class HostPath(NamedTuple):
+class HostPath(Record):
     """A path for the host: `directory` is closed by `close` when it is ours."""
 
     directory: int

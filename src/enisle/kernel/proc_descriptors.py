@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterable
 from errno import EACCES, ENOENT, ESRCH
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import host_fs
 from enisle.abi.linux_fs import O_ACCMODE, O_CLOEXEC, O_RDWR, O_TRUNC, O_WRONLY
@@ -13,6 +13,7 @@ from enisle.kernel import proc_host
 from enisle.kernel.files import OpenFile
 from enisle.kernel.paths import SyntheticNode, name_of
 from enisle.kernel.proc import LinkNode, ProcNode, TextNode
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
@@ -24,7 +25,7 @@ KEPT_FROM_HOST = (b"eventfd", b"clockid", b"ticks", b"settime", b"it_", b"inotif
 """Lines of the host's fdinfo that mean the same here."""
 
 
-class Subject(NamedTuple):
+class Subject(Record):
     """Whom a directory is about: a process, or one thread of it."""
 
     process: "Process"

@@ -6,7 +6,7 @@ filled eagerly, so that is more than what was touched.
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi.linux_mman import (
     MAP_GROWSDOWN,
@@ -21,6 +21,7 @@ from enisle.abi.types import PAGE, Gva
 from enisle.kernel.paths import name_of
 from enisle.kernel.vma import Vma
 from enisle.machine import VDSO, VVAR
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.mm import Mm
@@ -42,7 +43,7 @@ COMMON = (
 """Pages that are in every address space."""
 
 
-class Sizes(NamedTuple):
+class Sizes(Record):
     """Sizes of an address space in pages."""
 
     total: int

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from errno import EACCES, EINVAL
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.errors import LinuxError
 from enisle.kernel import proc_host, proc_memory, proc_status
 from enisle.kernel.proc_descriptors import Subject
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -19,7 +20,7 @@ Show = Callable[["Thread", Subject], bytes]
 Change = Callable[["Thread", Subject, bytes], None]
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A text file of a process: how it is shown, changed, and whether only its user may read it."""
 
     show: Show

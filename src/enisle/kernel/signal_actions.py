@@ -1,14 +1,15 @@
 """What a process does with its signals (`struct sighand_struct`), and a thread's alternate signal stack."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import linux_signal as s
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
 
 
-class SigAction(NamedTuple):
+class SigAction(Record):
     """struct sigaction as the kernel keeps it."""
 
     handler: int = s.SIG_DFL
@@ -66,7 +67,7 @@ class SignalHandlers:
         return ignored, caught
 
 
-class AltStack(NamedTuple):
+class AltStack(Record):
     """sigaltstack(2): where handlers with SA_ONSTACK run; none when `size` is 0."""
 
     sp: int = 0

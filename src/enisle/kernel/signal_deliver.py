@@ -4,7 +4,7 @@ The order is Linux's get_signal and handle_signal: stops first, then exceptions 
 signals, then the process's; each handler found gets a frame on top of the one before. Runs on the thread itself.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import linux_signal as s
 from enisle.abi.linux import (
@@ -19,6 +19,7 @@ from enisle.kernel import signal_frame
 from enisle.kernel.signal_actions import DISARMED, SigAction
 from enisle.kernel.signal_info import SigInfo, kernel_info
 from enisle.kernel.signal_send import complete_stop, force_signal, is_pending, set_blocked
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ RESTARTS = {(1 << 64) - code: code for code in (ERESTARTSYS, ERESTARTNOINTR, ERE
 """RAX of an interrupted call → its kind."""
 
 
-class RestartBlock(NamedTuple):
+class RestartBlock(Record):
     """How restart_syscall(2) goes on with a call whose arguments have changed: nanosleep, poll, futex."""
 
     call: "Callable[[Thread], int | None]"

@@ -48,7 +48,7 @@ MXCSR_DEFAULT, FCW_DEFAULT, MXCSR_DEFINED = 0x1F80, 0x37F, 0x2_FFFF
 XSTATE_BV = struct.Struct("<QQ48s")
 HEADER = slice(s.FXSAVE_SIZE, s.FXSAVE_SIZE + s.XSAVE_HEADER_SIZE)
 UC_FLAGS = s.UC_FP_XSTATE | s.UC_SIGCONTEXT_SS | s.UC_STRICT_RESTORE_SS
-CLEARED = int(Rflags.DF | Rflags.RF | Rflags.TF)
+CLEARED = Rflags.DF | Rflags.RF | Rflags.TF
 RESTORED = int(
     Rflags.AC
     | Rflags.OF

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enisle.abi import linux_signal as s
 from enisle.errors import LinuxError
 from enisle.kernel.limits import RLIMIT_SIGPENDING
-from enisle.kernel.signal_actions import DEFAULT
+from enisle.kernel.signal_actions import SigAction
 from enisle.kernel.signal_info import SigInfo
 from enisle.kernel.signal_queue import PendingSignals
 
@@ -190,6 +190,6 @@ def complete_stop(process: "Process") -> None:
 def set_action(process: "Process", signo: int, action: tuple[int, int, int, int]) -> None:
     """Change what a signal does; one that is ignored now is forgotten where it waits."""
     with process.kernel.lock:
-        process.handlers[signo] = DEFAULT._make(action)
+        process.handlers[signo] = SigAction(*action)
         if process.handlers.ignores(signo):
             discard(process, s.bit(signo))

@@ -5,7 +5,7 @@ A signal is sent (`signal_send`), waits (`signal_queue`), is taken by a thread b
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.kernel.signal_actions import DISARMED, AltStack, SigAction, SignalHandlers, ignores_stops, wants_children
 from enisle.kernel.signal_deliver import RestartBlock, deliver, dequeue, is_orphaned
@@ -32,6 +32,7 @@ from enisle.kernel.signal_send import (
     thread_gone,
 )
 from enisle.kernel.timers import ProcessTimers
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -41,7 +42,7 @@ Handler = Callable[["Thread", "Registers"], int | None]
 """Type of `Entry.call`."""
 
 
-class Trap(NamedTuple):
+class Trap(Record):
     """The last exception of a thread, as its signal frames show it."""
 
     vector: int = 0

@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from errno import EAGAIN, EINTR, EINVAL, ENOTSOCK, ENOTTY, ETIMEDOUT
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import host_socket
 from enisle.abi import linux_socket as n
@@ -23,6 +23,7 @@ from enisle.errors import LinuxError
 from enisle.kernel.files import POLLOUT, OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
 from enisle.kernel.wait import remaining
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
@@ -36,7 +37,7 @@ INTERFACE_REQUESTS = frozenset((
 """ioctls that fill a struct ifreq and change nothing."""
 
 
-class Credentials(NamedTuple):
+class Credentials(Record):
     """Who a socket's peer is (struct ucred), with the groups of SO_PEERGROUPS."""
 
     pid: int

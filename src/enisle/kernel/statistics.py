@@ -2,14 +2,16 @@
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
     from enisle.kernel.thread import Thread
 
 
-class KernelStatistics(NamedTuple):
+class KernelStatistics(Record):
     """Counters of an island; times in seconds, sizes in bytes."""
 
     syscalls: int

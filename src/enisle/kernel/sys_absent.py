@@ -84,7 +84,6 @@ ABSENT: tuple[tuple[int, str, int, str], ...] = (
     (321, "bpf", EPERM, HOST),
     (323, "userfaultfd", EPERM, "as with vm.unprivileged_userfaultfd=0"),
     (333, "io_pgetevents", ENOSYS, KERNEL_PARTS),
-    (334, "rseq", ENOSYS, "restartable sequences: the C library does without"),
     (424, "pidfd_send_signal", ENOSYS, "no descriptors of processes"),
     (425, "io_uring_setup", ENOSYS, KERNEL_PARTS),
     (426, "io_uring_enter", ENOSYS, KERNEL_PARTS),

@@ -1,8 +1,7 @@
 """Birth and programs: clone, fork, vfork, execve (clone(2), execve(2)), and the ids of processes and threads."""
 
 import os
-from errno import EACCES, EBADF, EINVAL, ENOENT, EPERM, ESRCH
-from typing import NamedTuple
+from errno import EACCES, EBADF, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH
 
 from enisle.abi import linux_sched as s
 from enisle.abi.linux import ERESTARTNOINTR
@@ -16,13 +15,14 @@ from enisle.kernel.sys_open import open_file
 from enisle.kernel.table import Int, KeepRegisters, Path, Size, Support, syscall
 from enisle.kernel.thread import Thread, ThreadExit
 from enisle.machine import USER_END
+from enisle.records import Record
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
 
 
-class CloneRequest(NamedTuple):
+class CloneRequest(Record):
     """clone's arguments in one shape; addresses are 0 when not given."""
 
     flags: int
@@ -339,6 +339,12 @@ def sys_gettid(thread: Thread) -> int:
 @syscall(110, Support.FULL)
 def sys_getppid(thread: Thread) -> int:
     return thread.process.ppid
+
+
+@syscall(334, Support.ABSENT, "restartable sequences: the C library does without")
+def sys_rseq(thread: Thread) -> None:
+    """Every C library asks for it: with its like in `sys_absent` it would have that imported by every program."""
+    raise LinuxError(ENOSYS)
 
 
 @syscall(218, Support.FULL)

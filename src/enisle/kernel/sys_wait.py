@@ -1,7 +1,6 @@
 """Waiting for children: wait4, waitid (wait(2))."""
 
 from errno import ECHILD, EINVAL
-from typing import NamedTuple
 
 from enisle.abi import linux_sched as s
 from enisle.abi.types import Gva, Pid
@@ -11,12 +10,13 @@ from enisle.kernel.cputime import CpuTime, pack_rusage
 from enisle.kernel.process import CLD_CONTINUED, CLD_STOPPED, SIGCHLD, Process
 from enisle.kernel.table import Int, Support, syscall
 from enisle.kernel.thread import Thread
+from enisle.records import Record
 
 CONTINUED = 0xFFFF
 WAIT4_OPTIONS = s.WNOHANG | s.WUNTRACED | s.WCONTINUED | s.WNOTHREAD | s.WALL | s.WCLONE
 
 
-class Found(NamedTuple):
+class Found(Record):
     """A child with something to tell: its wait status, and si_code with si_status."""
 
     child: Process

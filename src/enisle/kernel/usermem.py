@@ -16,7 +16,7 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.errors import LinuxError
 from enisle.machine import USER_END, USER_START, AddressSpace, GuestMemory
 
-PRESENT, WRITABLE = int(Pte.PRESENT), int(Pte.WRITABLE)
+PRESENT, WRITABLE = Pte.PRESENT, Pte.WRITABLE
 STRING_PIECE = 256
 
 

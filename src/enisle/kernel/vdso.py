@@ -6,11 +6,11 @@ Go find the functions through DT_HASH and the version LINUX_2.6 (vdso(7)); the s
 
 import struct
 from functools import cache
-from typing import NamedTuple
 
 from enisle.abi import elf
 from enisle.abi.types import PAGE
 from enisle.kernel import vdso_code, vvar
+from enisle.records import Record
 
 VVAR_SIZE = vvar.SIZE
 VERSION, SONAME = "LINUX_2.6", "linux-vdso.so.1"
@@ -31,7 +31,7 @@ VERDEF_AND_AUX = struct.Struct("<4H3I2I")
 DYNAMIC_ENTRY = struct.Struct("<qQ")
 
 
-class Section(NamedTuple):
+class Section(Record):
     """What the section header says besides the place; `link` and `info` as its type demands."""
 
     kind: int

@@ -1,6 +1,6 @@
 """The time-stamp counter as a guest of this machine sees it, measured by letting a guest read it once."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enisle.abi import tsc
 from enisle.abi.types import Gva
@@ -8,6 +8,7 @@ from enisle.abi.x86 import GPR_COUNT, RAX, RIP
 from enisle.machine.layout import USER_START
 from enisle.machine.pagetables import leaf_flags
 from enisle.machine.processor import Syscall
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.machine.machine import Machine
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 READ_COUNTER = bytes.fromhex("0faee8 0f31 48c1e220 4809d0 0f05")
 
 
-class Counter(NamedTuple):
+class Counter(Record):
     """The guest's counter: the host's plus `offset`; `khz` is its nominal rate, 0 when unknown."""
 
     khz: int

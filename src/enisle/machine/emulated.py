@@ -50,7 +50,7 @@ DROP_LIMIT = 64
 """Runs of changed code above which forgetting all of it is cheaper."""
 GIGABYTE_SHIFT = 30
 IDENTITY_LIMIT = 512 << GIGABYTE_SHIFT
-IDENTITY_LEAF = int(Pte.PRESENT | Pte.USER | Pte.HUGE)
+IDENTITY_LEAF = Pte.PRESENT | Pte.USER | Pte.HUGE
 NOWHERE = 1 << 39
 """An address that the boot space never maps."""
 
@@ -90,7 +90,7 @@ class Vm:
             leaves = range(IDENTITY_LEAF, IDENTITY_LEAF + IDENTITY_LIMIT, 1 << GIGABYTE_SHIFT)
             directory = space.ops.alloc(2)
             memory.write(directory, struct.pack("<512Q", *leaves))
-            space.ops.set(space.table, 0, directory | int(Pte.PRESENT | Pte.USER))
+            space.ops.set(space.table, 0, directory | Pte.PRESENT | Pte.USER)
             self._boot_root = space.root
         return self._boot_root
 

@@ -13,7 +13,7 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.memory import EXTENT_OF_FRAME, FRAME_IN_EXTENT, FRAMES_PER_EXTENT, GuestMemory
 from enisle.machine.pagetables import PlainPageTables
 
-PRESENT, WRITABLE, HUGE_LEAF = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.HUGE)
+PRESENT, WRITABLE, HUGE_LEAF = Pte.PRESENT, Pte.WRITABLE, Pte.HUGE
 KIND = 1 << 63 | WRITABLE | PRESENT
 CODE, TOUCHED = 1, 2
 """Marks of a frame: was executable; may have been written since it became so."""

@@ -257,7 +257,7 @@ class Engine:
 
     def enter_ring_3(self, root: Gpa, nowhere: int) -> None:
         """Turn paging on and leave ring 0 for good. Requires: `root` maps the SYSRET stub, nothing at `nowhere`."""
-        self._set(REG_MSR, _Msr(0xC000_0080, int(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE)))
+        self._set(REG_MSR, _Msr(0xC000_0080, Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE))
         self._set(REG_MSR, _Msr(Msr.STAR, supervisor.STAR))
         self._set(REG_GDTR, _TableRegister(base=layout.GDT, limit=len(supervisor.GDT) - 1))
         self._set(REG_CR4, c_uint64(Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT))  # no FSGSBASE, as on KVM

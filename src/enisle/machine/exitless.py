@@ -24,8 +24,8 @@ STATE, OPEN = 4 * STATE_WORD, 4 * OPEN_WORD
 ANSWERED, POSTED, LEAVE, ENTERED, TAKEN = range(5)
 """States of a slot: answered, waiting for a poller, told to take the exit door, not posted yet, being served."""
 
-SLOT_FLAGS = int(Pte.PRESENT | Pte.USER | Pte.WRITABLE | Pte.NX)
-STUB_FLAGS = int(Pte.PRESENT | Pte.USER)
+SLOT_FLAGS = Pte.PRESENT | Pte.USER | Pte.WRITABLE | Pte.NX
+STUB_FLAGS = Pte.PRESENT | Pte.USER
 OUT = bytes((0xE6, layout.SYSCALL_PORT))
 SYSRET = b"\x48\x0f\x07"
 

@@ -4,7 +4,6 @@ The machine itself decides from its own first traps; these findings are for peop
 """
 
 import time
-from typing import NamedTuple
 
 from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.abi.x86 import GPR_COUNT, RAX, RCX, RDI, RIP, RSP
@@ -12,6 +11,7 @@ from enisle.errors import EnisleError
 from enisle.machine.machine import MINIMUM_MEMORY, Machine
 from enisle.machine.pagetables import AddressSpace, leaf_flags
 from enisle.machine.processor import PageFault, Processor, Syscall
+from enisle.records import Record
 
 CODE, STACK, DATA = Gva(0x40_0000), Gva(0x50_0000), Gva(0x60_0000)
 SYSCALL_LOOP = b"\x0f\x05\xeb\xfc"  # syscall; jmp back
@@ -20,7 +20,7 @@ STORE = b"\x48\x89\x07\x0f\x05\xeb\xf9"  # mov [rdi], rax; syscall; jmp back
 ROUNDS = 300
 
 
-class Findings(NamedTuple):
+class Findings(Record):
     """What was found; times in microseconds (medians)."""
 
     kvm: bool

@@ -174,9 +174,9 @@ class KvmProcessor:
         sregs = self._sregs
         kvm.KVM_GET_SREGS(self._fd, sregs)
         _set_segments(sregs, tss)
-        sregs.cr0, sregs.efer = int(FP_USER_CR0), int(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE)
+        sregs.cr0, sregs.efer = FP_USER_CR0, Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE
         # No FSGSBASE: bases then change by arch_prctl only, and HWCAP2 says so to programs.
-        sregs.cr4 = int(Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT) | (int(Cr4.OSXSAVE) if self._vm.xcr0 > 1 else 0)
+        sregs.cr4 = Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | (Cr4.OSXSAVE if self._vm.xcr0 > 1 else 0)
         kvm.KVM_SET_SREGS(self._fd, sregs)
         if self._vm.xcr0 > 1:
             with contextlib.suppress(OSError):  # the kernel below keeps its own value then

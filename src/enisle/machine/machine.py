@@ -2,7 +2,7 @@
 
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.errors import HostError, InvalidRequest
@@ -11,6 +11,7 @@ from enisle.machine.memory import GuestMemory
 from enisle.machine.pagetables import AddressSpace, PlainPageTables, Shadows
 from enisle.machine.processor import Processor
 from enisle.machine.supervisor import Supervisor
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.machine.counter import Counter
@@ -20,7 +21,7 @@ TREE_TABLES, CONDEMNED_TABLES = 64, 1024
 """Up to how many tables a tree is used again; how many of larger trees may wait to be freed."""
 
 
-class MachineStatistics(NamedTuple):
+class MachineStatistics(Record):
     """Counters of a machine; sizes in bytes."""
 
     backend: str
@@ -33,7 +34,7 @@ class MachineStatistics(NamedTuple):
     flushes: int
 
 
-class KvmFacts(NamedTuple):
+class KvmFacts(Record):
     """What a KVM machine has learnt of its host."""
 
     syscall_ring: int | None

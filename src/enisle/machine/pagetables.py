@@ -14,9 +14,9 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.memory import GuestMemory, Run
 
 ENTRIES = 512
-PRESENT, WRITABLE, USER = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.USER)
-ACCESSED, DIRTY, HUGE_LEAF = int(Pte.ACCESSED), int(Pte.DIRTY), int(Pte.HUGE)
-COW, HELD, NX = int(Pte.COW), int(Pte.HELD), int(Pte.NX)
+PRESENT, WRITABLE, USER = Pte.PRESENT, Pte.WRITABLE, Pte.USER
+ACCESSED, DIRTY, HUGE_LEAF = Pte.ACCESSED, Pte.DIRTY, Pte.HUGE
+COW, HELD, NX = Pte.COW, Pte.HELD, Pte.NX
 TABLE = PRESENT | WRITABLE | USER
 OWNED = PRESENT | HELD
 LEVEL_SHIFT = (PAGE_SHIFT, HUGE_SHIFT, 30, 39)

@@ -5,7 +5,6 @@ never resumed, but for the one system-call stub of a hypervisor that enters ring
 """
 
 import struct
-from typing import NamedTuple
 
 from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.abi.x86 import VECTORS_WITH_ERROR_CODE, Pte, Vector
@@ -13,6 +12,7 @@ from enisle.machine import layout
 from enisle.machine.exitless import build_stub
 from enisle.machine.memory import GuestMemory
 from enisle.machine.pagetables import AddressSpace, PageTableOps, Shadows, leaf_flags
+from enisle.records import Record
 
 KERNEL_CS, KERNEL_DS, USER_DS, USER_CS, TSS_SELECTOR = 0x10, 0x18, 0x2B, 0x33, 0x38
 STAR = KERNEL_CS << 32 | (USER_DS - 8) << 48  # SYSRET loads CS from +16, SS from +8 (APM 2 6.1.1)
@@ -28,10 +28,10 @@ IO_BITMAP_BYTES = layout.SYSCALL_PORT // 8 + 1
 
 SPACE_FRAMES, PROCESSOR_FRAMES = 16, 8
 """At least what a new address space or processor takes, with the tables that lead to it."""
-ONLY_SUPERVISOR = int(Pte.PRESENT | Pte.WRITABLE)
+ONLY_SUPERVISOR = Pte.PRESENT | Pte.WRITABLE
 
 
-class ExceptionFrame(NamedTuple):
+class ExceptionFrame(Record):
     """What an exception stub leaves at the top of the processor's stack, lowest address first."""
 
     vector: int

@@ -158,7 +158,7 @@ def test_runs_with_rights_are_the_present_entries(entries: list[int], regular: b
         for index in range(count)
     ]
     assert found == [
-        ((entry & PTE_ADDRESS) >> PAGE_SHIFT, bool(entry & int(Pte.WRITABLE)), not entry >> 63)
+        ((entry & PTE_ADDRESS) >> PAGE_SHIFT, bool(entry & Pte.WRITABLE), not entry >> 63)
         for entry in entries
         if entry & 1
     ]

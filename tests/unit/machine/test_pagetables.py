@@ -16,8 +16,8 @@ LIMIT = 32 << 20
 BASE = 0x7F_C000_0000 - 2 * HUGE  # the range crosses a table of every level but the root
 HUGES = 3
 PAGES = HUGES * FRAMES_PER_HUGE
-PRESENT, WRITABLE, USER, NX = int(Pte.PRESENT), int(Pte.WRITABLE), int(Pte.USER), int(Pte.NX)
-COW, HELD, HUGE_LEAF = int(Pte.COW), int(Pte.HELD), int(Pte.HUGE)
+PRESENT, WRITABLE, USER, NX = Pte.PRESENT, Pte.WRITABLE, Pte.USER, Pte.NX
+COW, HELD, HUGE_LEAF = Pte.COW, Pte.HELD, Pte.HUGE
 STATE = PRESENT | WRITABLE | USER | NX | COW | HELD
 
 RIGHTS = st.sampled_from([leaf_flags(*rights) for rights in ((1, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (0, 0, 0))])
