@@ -12,6 +12,7 @@ from enisle.abi.types import PAGE, page_down
 from enisle.abi.x86 import RFLAGS, RIP, PageFaultError, Rflags, Vector
 from enisle.kernel import signals
 from enisle.kernel.mm import OUT_OF_MEMORY
+from enisle.kernel.vma import SHARED_ANONYMOUS
 from enisle.machine import USER_END, PageFault, ProcessorException
 
 if TYPE_CHECKING:
@@ -99,11 +100,18 @@ def floating_point_code(xsave: bytes, simd: bool) -> int:
 
 
 def bus_error(thread: "Thread") -> None:
-    """Send SIGBUS for a mapped page that the host cannot back: a file mapping beyond the end of its file."""
+    """Send SIGBUS for a mapped page that the host cannot back: a file mapping beyond the end of its file.
+
+    Shared anonymous memory has no such end: the island's limit is reached.
+    """
     from enisle.kernel import operand
 
     addresses, stores = operand.touched(thread)
     address = missing_page(thread, addresses)
+    vma = thread.mm.vmas.find(address)
+    if vma and vma.name == SHARED_ANONYMOUS and not is_beyond_file(thread, address):
+        out_of_memory(thread)
+        return
     error = PageFaultError.USER | (PageFaultError.WRITE if stores else 0)
     thread.last_trap = signals.Trap(Vector.PF, error, address)
     signals.force_signal(thread, signals.fault_info(s.SIGBUS, s.BUS_ADRERR, address))

@@ -46,6 +46,8 @@ class OpenFile:
     """Who gets SIGIO (F_SETOWN), and which signal instead (F_SETSIG)."""
     foreign = False
     """Inherited from outside of the island: /proc/PID/fd must not give more rights to it than it came with."""
+    bounded = False
+    """Whether `require_room` must be asked before the file grows."""
     companions: tuple[int, ...] = ()
     """More host descriptors of the description, which end with it (see `epoll`)."""
 
@@ -92,6 +94,9 @@ class OpenFile:
 
     def seek(self, offset: int, whence: int) -> int:
         return os.lseek(self.fd, offset, whence)
+
+    def require_room(self, thread: "Thread", end: int) -> None:
+        """Raise ENOSPC when the file may not grow to `end` bytes."""
 
     def block(self, thread: "Thread", events: int) -> None:
         """Wait until the file may be ready, or raise EAGAIN for a guest that does not want to wait."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
-from enisle.kernel import loader, signals, vdso, vvar
+from enisle.kernel import loader, memory_files, signals, vdso, vvar
 from enisle.kernel.clock import Clock, HostTsc
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
@@ -77,6 +77,7 @@ class Kernel:
         self.lock = threading.RLock()
         self.clock = self._make_clock()
         self.poller = Poller(self)
+        memory_files.prepare()
         self.futexes = FutexTable()
         self.terminals: dict[int, Terminal] = {}
         self.synthetic: Mapping[bytes, SyntheticNode] | None = Trees(self)

@@ -121,6 +121,12 @@ class Mm(UserMemory):
         assert vma.backing
         backing = vma.backing
         gpa = self.memory.place_file(backing.fd, vma.offset, vma.pages, vma.shared, backing.writable)
+        if vma.prot & PROT_WRITE and not vma.shared:
+            try:
+                self.memory.charge_copies(gpa, vma.pages)
+            except OutOfMemory:
+                self.memory.release(gpa, vma.pages)
+                raise
         self.space.map(Gva(vma.start), gpa, vma.pages, flags_of(vma.prot))
 
     def _fill(self, start: int, end: int, flags: int) -> None:
@@ -191,6 +197,8 @@ class Mm(UserMemory):
             for vma in self.vmas.overlapping(address, end):
                 if prot & PROT_WRITE and vma.shared and vma.backing and not vma.backing.writable:
                     raise LinuxError(EACCES)
+                if prot & PROT_WRITE and not vma.shared and vma.backing:
+                    self._charge_copies(max(vma.start, address), min(vma.end, end))
             self._forget()
             for piece in self.vmas.remove(address, end):
                 piece.prot = prot
@@ -201,6 +209,16 @@ class Mm(UserMemory):
                     except OutOfMemory:
                         pass  # filled on demand then, or the process dies there
                 self.vmas.add(piece)
+
+    def _charge_copies(self, start: int, end: int) -> None:
+        """Account for the pages of a private file mapping that become writable. Raises ENOMEM."""
+        try:
+            for _, entry in self.space.entries(Gva(start), (end - start) >> PAGE_SHIFT):
+                gpa = Gpa(entry & PTE_ADDRESS)
+                if self.memory.is_window(gpa):
+                    self.memory.charge_copies(gpa, 1)
+        except OutOfMemory:
+            raise LinuxError(ENOMEM) from None
 
     def discard(self, start: int, end: int) -> None:
         """Throw the contents of private pages away; they read as zero or as the file again (MADV_DONTNEED)."""

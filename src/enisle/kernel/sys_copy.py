@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PIECE = 16 << 20
 """Bytes moved by one host call, between which a signal may end the copy."""
+BOUNDED_PIECE = 1 << 20
 SPLICE_FLAGS = fs.SPLICE_F_MOVE | fs.SPLICE_F_NONBLOCK | fs.SPLICE_F_MORE | fs.SPLICE_F_GIFT
 
 
@@ -61,6 +62,16 @@ def move(thread: "Thread", source: OpenFile, target: OpenFile, call: Callable[[]
             thread.sleep(0.001)  # the host sees less room than poll: a pipe whose last page is partly full
 
 
+def room_for(thread: "Thread", target: OpenFile, place: Offset, size: int) -> int:
+    """Return how much of `size` may be written at once to a file that may not grow without limit. Raises ENOSPC."""
+    if not target.bounded:
+        return size
+    size = min(size, BOUNDED_PIECE)
+    at = int.from_bytes(place.cell.raw, "little") if place.cell else target.seek(0, fs.SEEK_CUR)
+    target.require_room(thread, at + size)
+    return size
+
+
 def all_of(
     thread: "Thread", source: OpenFile, target: OpenFile, count: int, call: Callable[[int], int], may_wait: bool
 ) -> int:
@@ -93,6 +104,7 @@ def sys_sendfile(thread: "Thread", target_fd: Fd, source_fd: Fd, place: Gva, cou
         count = Size(min(count, fs.MAX_RW_COUNT))
 
         def send(size: int) -> int:
+            size = room_for(thread, target, Offset(thread, 0), size)
             return host_fs.sendfile(target.fd, source.fd, offset.cell, size)
 
         if not count:
@@ -130,7 +142,8 @@ def sys_splice(
         may_wait = not flags & fs.SPLICE_F_NONBLOCK and not any(kept & fs.O_NONBLOCK for kept in pipes)
 
         def splice() -> int:
-            return host_fs.splice(source.fd, one.cell, target.fd, two.cell, min(count, fs.MAX_RW_COUNT), asked)
+            size = room_for(thread, target, two, min(count, fs.MAX_RW_COUNT))
+            return host_fs.splice(source.fd, one.cell, target.fd, two.cell, size, asked)
 
         moved = move(thread, source, target, splice, may_wait)
         one.store()
@@ -187,7 +200,8 @@ def sys_copy_file_range(
         if has_size_limit(thread) and target.kind == "file":
             at = int.from_bytes(two.cell.raw, "little") if two.cell else target.seek(0, fs.SEEK_CUR)
             require_size(thread, at)
-        moved = host_fs.copy_file_range(source.fd, one.cell, target.fd, two.cell, min(count, PIECE), 0)
+        size = room_for(thread, target, two, min(count, PIECE))
+        moved = host_fs.copy_file_range(source.fd, one.cell, target.fd, two.cell, size, 0)
         one.store()
         two.store()
         return moved

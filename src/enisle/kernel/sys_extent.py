@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from enisle.abi import host_fs
 from enisle.abi import linux_fs as fs
+from enisle.abi.host import FALLOC_FL_PUNCH_HOLE
 from enisle.abi.types import Fd
 from enisle.errors import LinuxError
 from enisle.kernel.paths import refuse, resolve
@@ -46,6 +47,7 @@ def sys_truncate(thread: "Thread", path: Path, length: Long) -> None:
 def sys_ftruncate(thread: "Thread", fd: Fd, length: Long) -> None:
     file = thread.files.get(fd)
     check_length(thread, length)
+    file.require_room(thread, length)
     os.ftruncate(file.fd, length)
 
 
@@ -56,6 +58,8 @@ def sys_fallocate(thread: "Thread", fd: Fd, mode: Int, offset: Long, length: Lon
         raise LinuxError(EINVAL)
     if not mode:
         require_size(thread, offset + length - 1)
+    if file.bounded and not mode & FALLOC_FL_PUNCH_HOLE:
+        file.require_room(thread, offset + length)
     return host_fs.fallocate(file.fd, mode, offset, length)
 
 

@@ -8,11 +8,12 @@ from stat import S_ISCHR, S_ISREG
 from enisle.abi import linux_mman as m
 from enisle.abi.types import PAGE, PAGE_MASK, Fd, Gva, page_down, page_up
 from enisle.errors import LinuxError
+from enisle.kernel import memory_files
 from enisle.kernel.limits import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA
 from enisle.kernel.mm import Mm
 from enisle.kernel.table import Int, Long, Size, Support, syscall
 from enisle.kernel.thread import Thread
-from enisle.kernel.vma import Backing, Vma
+from enisle.kernel.vma import SHARED_ANONYMOUS, Backing, Vma
 from enisle.machine import USER_END, USER_START
 
 O_ACCMODE = 3
@@ -65,7 +66,7 @@ def backing_of(thread: Thread, fd: Fd, prot: int, flags: int) -> Backing:
     if not S_ISREG(status.st_mode):
         raise LinuxError(ENODEV)
     writable = access == os.O_RDWR and bool(flags & m.MAP_SHARED)
-    return Backing(os.dup(file.fd), status.st_dev, status.st_ino, file.path, writable)
+    return memory_files.backing_of(file, status, writable)
 
 
 def zero_backing(path: bytes) -> Backing:
@@ -73,15 +74,15 @@ def zero_backing(path: bytes) -> Backing:
 
 
 def shared_backing(path: bytes, size: int) -> Backing:
-    """Return fresh zeroed memory that several processes can map: a host memfd."""
-    fd = os.memfd_create("shared", os.MFD_CLOEXEC)
+    """Return fresh zeroed memory that several processes can map."""
+    fd = memory_files.open_memory()
     os.ftruncate(fd, min(size, 1 << 40))
     status = os.fstat(fd)
     return Backing(fd, status.st_dev, status.st_ino, path, writable=True)
 
 
 def map_shared_anonymous(mm: Mm, addr: int, length: int, prot: int, flags: int) -> int:
-    backing = shared_backing(b"/dev/zero (deleted)", page_up(length))
+    backing = shared_backing(SHARED_ANONYMOUS, page_up(length))
     return mm.mmap(addr, length, prot, flags & ~m.MAP_ANONYMOUS, backing, 0)
 
 

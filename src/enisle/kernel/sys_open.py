@@ -10,7 +10,7 @@ from enisle.abi import host_fs
 from enisle.abi import linux_fs as fs
 from enisle.abi.types import PAGE, Fd, Gva
 from enisle.errors import LinuxError
-from enisle.kernel import paths
+from enisle.kernel import memory_files, paths
 from enisle.kernel.files import OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
 from enisle.kernel.paths import SyntheticNode
@@ -113,7 +113,9 @@ def make_file(thread: "Thread", fd: int, flags: int, path: bytes) -> OpenFile:
     status = os.fstat(fd)
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFREG:
-        return OpenFile(fd, kept, path)
+        return (
+            memory_files.SealableFile(fd, kept, path) if memory_files.is_sealable(status) else OpenFile(fd, kept, path)
+        )
     if kind == stat.S_IFDIR:
         return Directory(fd, kept, path)
     if kind == stat.S_IFIFO:

@@ -9,6 +9,7 @@ from enisle.abi import linux_fs as fs
 from enisle.abi.linux_mman import MFD_ALLOW_SEALING, MFD_CLOEXEC
 from enisle.abi.types import Fd, Gva
 from enisle.errors import LinuxError
+from enisle.kernel import memory_files
 from enisle.kernel.files import OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
 from enisle.kernel.paths import SyntheticNode, host_name, resolve
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
 
 IN_DONT_FOLLOW = 0x0200_0000
-SHARED_MEMORY = b"/dev/shm"
 
 
 class EventFile(OpenFile):
@@ -59,7 +59,7 @@ def sys_eventfd2(thread: "Thread", count: Uint, flags: Int) -> int:
 # ---- memfd ---------------------------------------------------------------------------------------------------------
 
 
-@syscall(319, Support.PARTIAL, note="no huge pages")
+@syscall(319, Support.PARTIAL, note="no huge pages; sealable ones share a quarter of the memory")
 def sys_memfd_create(thread: "Thread", name: Gva, flags: Uint) -> int:
     if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING):
         raise LinuxError(EINVAL)
@@ -67,18 +67,9 @@ def sys_memfd_create(thread: "Thread", name: Gva, flags: Uint) -> int:
         text = thread.mm.read_string(name, fs.MFD_NAME_MAX + 1)
     except LinuxError as error:
         raise LinuxError(EINVAL if error.errno == ENAMETOOLONG else error.errno) from None
-    file = OpenFile(open_memory(text, flags), fs.O_RDWR | fs.O_LARGEFILE, b"/memfd:%s (deleted)" % text)
+    path = b"/memfd:%s (deleted)" % text
+    file = memory_files.make_memfd(text, bool(flags & MFD_ALLOW_SEALING), fs.O_RDWR | fs.O_LARGEFILE, path)
     return install(thread, file, flags & MFD_CLOEXEC)
-
-
-def open_memory(name: bytes, flags: int) -> int:
-    """Return a nameless file in memory: on the island's tmpfs, whose size is limited, unless it is to be sealed."""
-    if not flags & MFD_ALLOW_SEALING:
-        try:
-            return os.open(SHARED_MEMORY, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o777)
-        except OSError:
-            pass  # a root without /dev/shm
-    return os.memfd_create(os.fsdecode(name), os.MFD_CLOEXEC | (flags & MFD_ALLOW_SEALING))
 
 
 # ---- inotify -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from enisle.abi.linux_mman import MAP_GROWSDOWN, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE
 from enisle.abi.types import PAGE
 
+SHARED_ANONYMOUS = b"/dev/zero (deleted)"
+"""What /proc/PID/maps calls shared memory without a file."""
+
 
 class Vma:
     """One mapping. `fd` is a host descriptor kept for the mapping's file (owned through `Backing`), or None."""
@@ -68,7 +71,7 @@ class Vma:
 class Backing:
     """The host file under a mapping: a descriptor of its own, its identity for /proc, and whether it may be written."""
 
-    __slots__ = ("device", "fd", "inode", "path", "writable")
+    __slots__ = ("__weakref__", "device", "fd", "inode", "path", "writable")
 
     def __init__(self, fd: int, device: int, inode: int, path: bytes, writable: bool) -> None:
         self.fd, self.device, self.inode, self.path, self.writable = fd, device, inode, path, writable

@@ -92,6 +92,8 @@ class GuestMemory:
         self._chunk_live: dict[int, int] = {}
         self._windows = RunPool(self._window_start >> PAGE_SHIFT, self.size >> PAGE_SHIFT)
         self._shared: dict[int, bytearray] = {}
+        self._copies: dict[int, bytearray] = {}
+        """Marks of window frames that are charged, by extent."""
         """Per extent of the window, which frames are shared with their file."""
         self._self_mem = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
 
@@ -210,6 +212,24 @@ class GuestMemory:
                 marks = self._shared.setdefault(extent, bytearray(FRAMES_PER_EXTENT))
                 marks[first:end] = bytes((shared,)) * (end - first)
 
+    @_exclusive
+    def charge_copies(self, gpa: Gpa, count: int) -> None:
+        """Charge frames of a private file mapping, each once: the guest may write, and the host then copies them.
+
+        Raises OutOfMemory; what was charged is given back with the frame.
+        """
+        for extent, first, end in _extents_of(gpa >> PAGE_SHIFT, count):
+            marks = self._copies.setdefault(extent, bytearray(FRAMES_PER_EXTENT))
+            self._charge(marks.count(0, first, end))
+            marks[first:end] = b"\1" * (end - first)
+
+    def _uncharge_copies(self, start: int, count: int) -> None:
+        for extent, first, end in _extents_of(start, count):
+            marks = self._copies.get(extent)
+            if marks:
+                self.used_frames -= marks.count(1, first, end)
+                marks[first:end] = bytes(end - first)
+
     def is_window(self, gpa: int) -> bool:
         return gpa >= self._window_start
 
@@ -288,6 +308,7 @@ class GuestMemory:
         if gpa >= self._window_start:
             host_pages.place(self.base + gpa, count << PAGE_SHIFT, READ_WRITE, ANONYMOUS)
             self._mark_shared(frame, count, False)
+            self._uncharge_copies(frame, count)
             self._windows.give(frame, count)
             self.window_frames -= count
             return
