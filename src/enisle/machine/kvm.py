@@ -276,7 +276,7 @@ class KvmProcessor:
         self._thread = threading.get_native_id()
         epoch = self._memory.epoch
         try:
-            fcntl.ioctl(self._fd, KVM_RUN, 0)
+            self._enter_guest()
         except OSError as error:
             return self._failed(error, epoch)
         finally:
@@ -295,6 +295,22 @@ class KvmProcessor:
         if reason == kvm.KVM_EXIT_HLT:
             return self._exception()
         return self._unexpected(reason)
+
+    def _enter_guest(self) -> None:
+        """KVM_RUN. A kick that comes while ring 0 completes an exception waits until the stub has halted."""
+        kicked = 0
+        while True:
+            try:
+                fcntl.ioctl(self._fd, KVM_RUN, 0)
+            except InterruptedError:
+                if self.gpr[RIP] < layout.SUPERVISOR:
+                    raise
+                kicked, self._immediate[0] = 1, 0
+                self._words[kvm.RUN_DIRTY_REGS // 8] = 0
+                continue
+            if kicked:
+                self._immediate[0] = 1  # still owed: the next run answers it
+            return
 
     def _measure_ring(self) -> None:
         sregs = kvm.kvm_sregs()

@@ -5,6 +5,7 @@ is one guest's tree on top of it: map, unmap, protect, clone for fork, split, co
 An entry owns one reference of its frame. Callers hold the lock of the address space (SDM 3A 4.5, APM 2 5.3).
 """
 
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -103,11 +104,13 @@ class Shadows:
 
     def __init__(self, drop: Callable[[], None] = lambda: None) -> None:
         self._drop = drop
+        self._lock = threading.Lock()
         self.generation = 0
 
     def forget(self) -> None:
-        self._drop()
-        self.generation += 1
+        with self._lock:
+            self._drop()
+            self.generation += 1
 
 
 class AddressSpace:
