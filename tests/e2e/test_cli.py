@@ -71,6 +71,12 @@ def test_the_exit_codes_are_documented_where_one_looks() -> None:
         (["run", "--processors", "1000", "true"], 2),
         (["run", "--network", "carrier-pigeon", "true"], 2),
         (["run", "--cwd", "here", "true"], 2),
+        (["run", "--no-such-option", "true"], 2),
+        (["run", "--trace=yes", "true"], 2),
+        (["run", "--processors", "two", "true"], 2),
+        (["run", "--memory"], 2),
+        (["doctor", "now"], 2),
+        (["fly"], 2),
     ],
 )
 def test_impossible_requests_are_told_in_a_few_lines_with_a_hint(words: list[str], code: int) -> None:
@@ -82,10 +88,8 @@ def test_impossible_requests_are_told_in_a_few_lines_with_a_hint(words: list[str
     assert lines[-1].startswith("  hint: ")
 
 
-def test_words_argparse_does_not_know_end_with_2() -> None:
-    assert enisle("run", "--no-such-option", "true").returncode == 2
-    assert enisle("fly").returncode == 2
-    assert enisle().returncode == 2
+def test_no_words_at_all_get_the_help_and_end_with_2() -> None:
+    assert (enisle().returncode, enisle().stdout) == (2, enisle("-h").stdout)
 
 
 def test_a_traceback_is_shown_with_debug_alone() -> None:

@@ -19,7 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     closed = _reserve_stdio()
-    options = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+    except EnisleError as error:
+        tell(error)
+        return error.exit_code
     options.closed = closed
     try:
         return _run_verb(options)

@@ -1,13 +1,18 @@
-"""The words of the command line: verbs, options, their help, and the exit codes told in the epilogue."""
+"""The words of the command line: verbs, options, their help, and the exit codes told in the epilogue.
 
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from argparse import _ActionsContainer as Container
-from collections.abc import Sequence
-from typing import Any
+One table says what there is; it is read here rather than by `argparse`, which takes five milliseconds of every start.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from enisle import __version__
+from enisle.errors import InvalidRequest
+from enisle.records import Record
 
-EXIT_CODES = """exit codes of run:
+EXIT_CODES = """
+exit codes of run:
   the program's own; 128 + N when signal N ended it
   2     the request can never work: an impossible option, a mount that does not exist
   124   --timeout ended the program
@@ -16,22 +21,96 @@ EXIT_CODES = """exit codes of run:
   127   the program was not found
 """
 
-EXAMPLES = """examples:
+EXAMPLES = """
+examples:
   enisle run -- python3 script.py
   enisle run --mount ./data:/data:rw --memory 512M --timeout 60 -- sh -c 'sort /data/in > /data/out'
   enisle run --stats -- true
-
 """
 
 
-class Formatter(RawDescriptionHelpFormatter):
-    """Help of a fixed width: asking the terminal would import half a dozen modules for every command (5 ms)."""
+class Option(Record):
+    """One option: a switch, or followed by a value that `kind` reads."""
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=100)
+    flag: str
+    help: str
+    value: str = ""
+    """What the help calls its value; without one it is a switch."""
+    default: Any = False
+    kind: Callable[[str], Any] = str
+    many: str = ""
+    """May be given often; the name of the list it is collected in."""
 
 
-class Options(Namespace):
+HELP = Option("--help", "show this help and exit")
+DEBUG = Option("--debug", "show a traceback when something fails")
+Group = tuple[str, tuple[Option, ...]]
+ENISLE: tuple[Group, ...] = (("options", (HELP, Option("--version", "show the version and exit"), DEBUG)),)
+RUN: tuple[Group, ...] = (
+    (
+        "what the program sees",
+        (
+            Option("--root", "use DIR as the root (default: a view of the host's system)", "DIR", None),
+            Option("--mount", "show a path of the host at DST, read-only unless :rw", "SRC:DST[:ro|rw]", many="mounts"),
+            Option("--env", "set an environment variable", "K=V", many="variables"),
+            Option("--cwd", "start in DIR (default: the working directory, shown read-only)", "DIR", None),
+            Option("--network", "none: a private loopback (default)", "none|host", "none"),
+        ),
+    ),
+    (
+        "what it may use",
+        (
+            Option("--memory", "a quarter of it for written files (4G)", "SIZE", "4G"),
+            Option("--processors", "default: the host's", "N", 0, int),
+            Option("--processes", "processes and threads (4096)", "N", 4096, int),
+            Option("--timeout", "kill the program after that long", "SECONDS", None, float),
+        ),
+    ),
+    (
+        "what it runs on",
+        (
+            Option("--processor", "(auto)", "auto|kvm|emulated", "auto"),
+            Option("--exitless", "serve calls without leaving (auto)", "auto|off", "auto"),
+        ),
+    ),
+    (
+        "what you are told",
+        (
+            Option("--trace", "print system calls on stderr"),
+            Option("--stats", "print statistics on stderr when it ends"),
+            Option("--json", "print one JSON record on stdout, output captured in it"),
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+DOCTOR: tuple[Group, ...] = (("options", (Option("--json", "print one JSON record"), DEBUG, HELP)),)
+
+
+class Verb(Record):
+    """One verb: how it is used, what it does, its options, and what its help ends with."""
+
+    usage: str
+    about: str
+    groups: tuple[Group, ...]
+    epilogue: str = ""
+
+
+VERBS = {
+    "run": Verb(
+        "enisle run [OPTIONS] [--] PROGRAM [ARGUMENTS…]", "run a program on an island", RUN, EXAMPLES + EXIT_CODES
+    ),
+    "doctor": Verb("enisle doctor [OPTIONS]", "say what this host can do, with remedies", DOCTOR),
+}
+TOP = Verb(
+    "enisle [OPTIONS] VERB …",
+    "Run any Linux program on an island of its own: a machine in hardware, a kernel in Python.",
+    (("verbs", tuple(Option(name, verb.about) for name, verb in VERBS.items())), *ENISLE),
+    EXAMPLES,
+)
+
+
+class Options:
     """What was typed. `verb` says which of the others are there."""
 
     verb: str
@@ -56,75 +135,84 @@ class Options(Namespace):
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Return the options; exits with 2 for words that make no sense, 0 for --help and --version."""
-    parser = _parser()
-    options = parser.parse_args(words, Options())
-    if not getattr(options, "verb", None):
-        parser.print_help()
-        raise SystemExit(2)
+    """Return the options. Raises InvalidRequest for words that make no sense; exits for --help and --version."""
+    left, options = list(words), Options()
+    _read_options(left, TOP, options)
+    if not left:
+        sys.stdout.write(help_of(TOP))
+        raise SystemExit(InvalidRequest.exit_code)
+    options.verb = left.pop(0)
+    if options.verb not in VERBS:
+        raise InvalidRequest(f"there is no verb {options.verb!r}", hint="enisle --help")
+    _read_options(left, VERBS[options.verb], options)
     if options.verb == "run":
-        if options.command[:1] == ["--"]:
-            del options.command[0]
-        if not options.command:
-            parser.exit(2, "enisle: no program to run\n  hint: enisle run -- PROGRAM ARGUMENTS…\n")
+        options.command = left
+        if not left:
+            raise InvalidRequest("no program to run", hint="enisle run -- PROGRAM ARGUMENTS…")
+    elif left:
+        raise InvalidRequest(f"{options.verb} takes no {left[0]!r}", hint=f"enisle {options.verb} --help")
     return options
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        "enisle",
-        description="Run any Linux program on an island of its own: a machine in hardware, a kernel in Python.",
-        epilog=EXAMPLES,
-        formatter_class=Formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"enisle {__version__}")
-    _add_debug(parser, False)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", prog="enisle")
-    _add_run(verbs.add_parser("run", **_about("run a program on an island", EXAMPLES + EXIT_CODES)))
-    check = verbs.add_parser("doctor", **_about("say what this host can do, with remedies", ""))
-    check.add_argument("--json", action="store_true", help="print one JSON record")
-    _add_debug(check, SUPPRESS)
-    return parser
+def _read_options(left: list[str], verb: Verb, options: Options) -> None:
+    """Take the options of `verb` off the front of the words, and a `--` that ends them."""
+    known = {option.flag: option for option in _all(verb) if option.flag[0] == "-"}
+    for option in known.values():
+        if not hasattr(options, _name(option)):  # --debug may stand before the verb
+            setattr(options, _name(option), [] if option.many else option.default)
+    while left and left[0][:1] == "-" and left[0] != "-":
+        word = left.pop(0)
+        if word == "--":
+            return
+        flag, equals, value = word.partition("=")
+        if flag in ("--help", "-h"):
+            _tell(help_of(verb))
+        if flag not in known or (equals and not known[flag].value):
+            raise InvalidRequest(f"there is no option {word}", hint=f"{_command(verb)} --help")
+        if flag == "--version":
+            _tell(f"enisle {__version__}\n")
+        option = known[flag]
+        if option.value and not equals:
+            if not left:
+                raise InvalidRequest(f"{flag} needs a value", hint=f"{flag} {option.value}")
+            value = left.pop(0)
+        _set(options, option, value)
 
 
-def _about(text: str, epilog: str) -> dict[str, Any]:
-    return {"help": text, "description": text, "epilog": epilog, "formatter_class": Formatter, "allow_abbrev": False}
+def _set(options: Options, option: Option, value: str) -> None:
+    try:
+        read = option.kind(value) if option.value else True
+    except ValueError:
+        raise InvalidRequest(f"{option.flag} takes a number, not {value!r}", hint=f"{option.flag} 1") from None
+    if option.many:
+        getattr(options, option.many).append(read)
+    else:
+        setattr(options, _name(option), read)
 
 
-def _add_debug(parser: Container, default: object) -> None:
-    # The verbs accept it too; their default must not overwrite what stood before the verb.
-    parser.add_argument("--debug", action="store_true", default=default, help="show a traceback when something fails")
+def _name(option: Option) -> str:
+    return option.many or option.flag.removeprefix("--")
 
 
-def _add_run(parser: ArgumentParser) -> None:
-    parser.usage = "enisle run [OPTIONS] [--] PROGRAM [ARGUMENTS…]"
-    see = parser.add_argument_group("what the program sees")
-    see.add_argument("--root", metavar="DIR", help="use DIR as the root (default: a view of the host's system)")
-    see.add_argument(
-        "--mount",
-        dest="mounts",
-        metavar="SRC:DST[:ro|rw]",
-        action="append",
-        default=[],
-        help="show a path of the host at DST, read-only unless :rw",
-    )
-    see.add_argument(
-        "--env", dest="variables", metavar="K=V", action="append", default=[], help="set an environment variable"
-    )
-    see.add_argument("--cwd", metavar="DIR", help="start in DIR (default: the working directory, shown read-only)")
-    see.add_argument("--network", default="none", metavar="none|host", help="none: a private loopback (default)")
-    limits = parser.add_argument_group("what it may use")
-    limits.add_argument("--memory", default="4G", metavar="SIZE", help="a quarter of it for written files (4G)")
-    limits.add_argument("--processors", type=int, default=0, metavar="N", help="default: the host's")
-    limits.add_argument("--processes", type=int, default=4096, metavar="N", help="processes and threads (4096)")
-    limits.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the program after that long")
-    machine = parser.add_argument_group("what it runs on")
-    machine.add_argument("--processor", default="auto", metavar="auto|kvm|emulated", help="(auto)")
-    machine.add_argument("--exitless", default="auto", metavar="auto|off", help="serve calls without leaving (auto)")
-    tell = parser.add_argument_group("what you are told")
-    tell.add_argument("--trace", action="store_true", help="print system calls on stderr")
-    tell.add_argument("--stats", action="store_true", help="print statistics on stderr when it ends")
-    tell.add_argument("--json", action="store_true", help="print one JSON record on stdout, output captured in it")
-    _add_debug(tell, SUPPRESS)
-    parser.add_argument("command", nargs="...", help=SUPPRESS)
+def _all(verb: Verb) -> Iterable[Option]:
+    return (option for _, group in verb.groups for option in group)
+
+
+def _command(verb: Verb) -> str:
+    return verb.usage.partition(" [")[0]
+
+
+def _tell(text: str) -> NoReturn:
+    sys.stdout.write(text)
+    raise SystemExit(0)
+
+
+def help_of(verb: Verb) -> str:
+    """Return what --help prints."""
+    lines = [f"usage: {verb.usage}", "", verb.about]
+    for title, group in verb.groups:
+        lines += ["", f"{title}:"]
+        for option in group:
+            left = f"  {option.flag} {option.value}".rstrip()
+            lines += [f"{left:<26}{option.help}"] if len(left) < 25 else [left, f"{'':<26}{option.help}"]
+    return "\n".join(lines) + "\n" + verb.epilogue
