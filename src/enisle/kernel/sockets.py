@@ -12,13 +12,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from errno import EAGAIN, EINTR, EINVAL, ENOTSOCK, ENOTTY, ETIMEDOUT
+from errno import EAGAIN, EINTR, EINVAL, ENFILE, ENOTSOCK, ENOTTY, ETIMEDOUT
 from typing import TYPE_CHECKING
 
 from enisle.abi import host_socket
 from enisle.abi import linux_socket as n
 from enisle.abi.linux import ERESTARTSYS
-from enisle.abi.types import Fd
+from enisle.abi.types import PAGE, Fd
 from enisle.errors import LinuxError
 from enisle.kernel.files import POLLOUT, OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
@@ -60,6 +60,18 @@ def credentials_of(thread: "Thread") -> Credentials:
     return Credentials(thread.process.pid, identity.euid, identity.egid, identity.groups)
 
 
+living: "weakref.WeakSet[SocketFile]" = weakref.WeakSet()
+MEMORY_OF_ONE = 1 << 18
+"""Bytes of the host's own memory that a socket's buffers may fill (net.core.wmem_default, doubled for its overhead)."""
+
+
+def require_room(thread: "Thread", count: int) -> None:
+    """Raise ENFILE when the buffers of `count` more sockets could take more than the island's memory."""
+    most = max(256, thread.kernel.machine.memory.limit_frames * PAGE // MEMORY_OF_ONE)
+    if len(living) + count > most:
+        raise LinuxError(ENFILE)
+
+
 class SocketFile(OpenFile):
     """An open socket."""
 
@@ -69,6 +81,7 @@ class SocketFile(OpenFile):
     def __init__(self, fd: int, family: int, kind: int, protocol: int, flags: int = 0) -> None:
         super().__init__(fd, os.O_RDWR | flags & os.O_NONBLOCK, b"socket:[%d]" % os.fstat(fd).st_ino, blocking=True)
         self.family, self.type, self.protocol = family, kind, protocol
+        living.add(self)
         self.stream = kind == n.SOCK_STREAM
         self.timeouts: dict[int, float | None] = {}
         """Seconds by POLLIN and POLLOUT (SO_RCVTIMEO, SO_SNDTIMEO)."""
@@ -82,6 +95,10 @@ class SocketFile(OpenFile):
         """Who of the island sent to this AF_UNIX socket last."""
         self.waiting: deque[tuple[Credentials, weakref.ref[SocketFile]]] = deque()
         """Connections of the island nobody has accepted yet, in their order."""
+
+    def close(self) -> None:
+        living.discard(self)
+        super().close()
 
     # ---- waiting -------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from enisle.errors import LinuxError
 from enisle.kernel import unix_names
 from enisle.kernel.files import POLLIN, POLLOUT
 from enisle.kernel.limits import RLIMIT_NOFILE
-from enisle.kernel.sockets import SocketFile, hold_socket, install, read_address, write_address
+from enisle.kernel.sockets import SocketFile, hold_socket, install, read_address, require_room, write_address
 from enisle.kernel.table import Int, Support, syscall
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def check_kind(family: int, kind: int, protocol: int) -> None:
 def sys_socket(thread: "Thread", family: Int, kind: Int, protocol: Int) -> int:
     check_kind(family, kind, protocol)
     thread.files.require_room(thread.process.limits.soft(RLIMIT_NOFILE))
+    require_room(thread, 1)
     plain = kind & n.SOCK_TYPE_MASK
     file = SocketFile(host_socket.socket(family, plain, protocol), family, plain, protocol, kind)
     return install(thread, file, kind)
@@ -64,6 +65,7 @@ def sys_socket(thread: "Thread", family: Int, kind: Int, protocol: Int) -> int:
 @syscall(53, Support.FULL)
 def sys_socketpair(thread: "Thread", family: Int, kind: Int, protocol: Int, pair: Gva) -> None:
     check_kind(family, kind, protocol)
+    require_room(thread, 2)
     plain = kind & n.SOCK_TYPE_MASK
     one, two = (SocketFile(fd, family, plain, protocol, kind) for fd in host_socket.socketpair(family, plain, protocol))
     unix_names.pair(thread, one, two)
@@ -134,6 +136,7 @@ def accept(thread: "Thread", fd: int, address: int, size_at: int, flags: int) ->
 
 
 def accept_file(thread: "Thread", listener: SocketFile) -> SocketFile:
+    require_room(thread, 1)
     deadline = listener.deadline(POLLIN)
     while True:
         try:
