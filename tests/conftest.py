@@ -5,6 +5,7 @@ A test marked `@pytest.mark.kvm`, `root`, `qemu` or `browser` is skipped with th
 Time limits of single tests are pytest-timeout's (`timeout` in pyproject.toml, or the mark).
 """
 
+import ctypes
 import fcntl
 import functools
 import os
@@ -60,7 +61,18 @@ def required() -> frozenset[str]:
     return frozenset(filter(None, (word.strip() for word in os.environ.get("ENISLE_REQUIRE", "").split(","))))
 
 
+def stop_ignoring_internal_signals() -> None:
+    """Give signals 32 and 33 their default action: some launchers leave them ignored, which a native run would show.
+
+    They are the C library's own, so that only the raw system call rt_sigaction (13) may change them.
+    """
+    libc = ctypes.CDLL(None)
+    for signo in (32, 33):
+        libc.syscall(13, signo, ctypes.create_string_buffer(32), None, ctypes.c_size_t(8))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    stop_ignoring_internal_signals()
     unknown = required() - PROBES.keys()
     if unknown:
         raise pytest.UsageError(f"ENISLE_REQUIRE names unknown needs: {', '.join(sorted(unknown))}")

@@ -1,9 +1,10 @@
 """execve's work: find the program and its interpreters, lay out a fresh address space, build the first stack."""
 
+import fcntl
 import os
 import struct
 from collections.abc import Callable
-from errno import E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC
+from errno import E2BIG, EACCES, EAGAIN, ELOOP, ENOENT, ENOEXEC, ETXTBSY
 from stat import S_ISREG
 
 from enisle.abi import elf
@@ -94,10 +95,25 @@ def _backing(fd: int, path: bytes) -> Backing:
         status = os.fstat(fd)
         if not S_ISREG(status.st_mode) or not status.st_mode & 0o111:
             raise LinuxError(EACCES)
+        if is_being_written(fd):
+            raise LinuxError(ETXTBSY)
         return Backing(fd, status.st_dev, status.st_ino, path, writable=False)
     except BaseException:
         os.close(fd)
         raise
+
+
+def is_being_written(fd: int) -> bool:
+    """Return whether somebody has the file open for writing: a read lease is refused then (fcntl(2), F_SETLEASE).
+
+    Only the file's owner may ask; for others' files the answer is no.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def parse_script(line: bytes) -> tuple[bytes, bytes]:

@@ -119,11 +119,31 @@ def shows_partner(file: FifoFile) -> bool:
     return bool(events & (POLLIN | POLLHUP)) if file.reads else not events & POLLERR
 
 
+def is_anonymous(fd: int) -> bool:
+    """Return whether a FIFO is one of pipe(2)'s: those lie on a file system of their own."""
+    global _pipe_device
+    if _pipe_device < 0:
+        ends = os.pipe2(os.O_CLOEXEC)
+        _pipe_device = os.fstat(ends[0]).st_dev
+        for end in ends:
+            os.close(end)
+    return os.fstat(fd).st_dev == _pipe_device
+
+
+_pipe_device = -1
+
+
 def open_fifo(thread: "Thread", fd: int, flags: int, path: bytes) -> OpenFile:
     """Finish the opening of a FIFO, whose host descriptor did not wait: fifo_open of fs/pipe.c."""
     file = FifoFile(fd, flags, path)
     try:
-        if flags & O_ACCMODE != O_RDWR and not flags & O_NONBLOCK and not FIFOS.has_partner(file):
+        # A pipe without a name is opened through /proc: whoever could do so has its other end, or had.
+        if (
+            not is_anonymous(fd)
+            and flags & O_ACCMODE != O_RDWR
+            and not flags & O_NONBLOCK
+            and not FIFOS.has_partner(file)
+        ):
             if not thread.waiter.may_sleep:
                 raise MustLeave
             FIFOS.wait_for_partner(thread, file)

@@ -14,6 +14,7 @@ from enisle.kernel.limits import ResourceLimits
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
+    from enisle.kernel.pidfd import PidFile
     from enisle.kernel.terminal import Terminal
     from enisle.kernel.thread import Thread
 
@@ -49,6 +50,8 @@ class Process:
         self.status: int | None = None
         """Wait status (wait(2) format) once decided."""
         self.zombie = False
+        self.watchers: list[PidFile] = []
+        """Descriptors of this process, told when it ends."""
         self.stopped = 0
         """The signal that stopped the group, or 0."""
         self.stopping = False
@@ -122,6 +125,8 @@ class Process:
             if self.status is None:
                 self.status = 0
             self.zombie = True
+            for watcher in self.watchers:
+                watcher.ended()
             for child in list(self.children.values()):
                 kernel.adopt(child)
             if self.session.sid == self.pid and self.session.terminal:

@@ -1,7 +1,7 @@
 """Birth and programs: clone, fork, vfork, execve (clone(2), execve(2)), and the ids of processes and threads."""
 
 import os
-from errno import EACCES, EBADF, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH
+from errno import E2BIG, EACCES, EBADF, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, EPERM, ESRCH
 
 from enisle.abi import linux_sched as s
 from enisle.abi.linux import ERESTARTNOINTR
@@ -31,29 +31,33 @@ class CloneRequest(Record):
     tls: int
     parent_tid: int
     child_tid: int
+    pidfd: int = 0
+    """Where the descriptor of the child goes (CLONE_PIDFD)."""
 
 
-@syscall(56, Support.PARTIAL, note="no namespaces, no ptrace, no pidfd", exit_door=True)
+@syscall(56, Support.PARTIAL, note="no namespaces, no ptrace", exit_door=True)
 def sys_clone(thread: Thread, flags: Size, stack: Gva, parent_tid: Gva, child_tid: Gva, tls: Gva) -> int:
     legacy = flags & 0xFFFF_FFFF & ~s.CSIGNAL
-    return clone(thread, CloneRequest(legacy, flags & s.CSIGNAL, stack, tls, parent_tid, child_tid))
+    if legacy & s.CLONE_PIDFD and legacy & s.CLONE_PARENT_SETTID:
+        raise LinuxError(EINVAL)  # both would go to the same place
+    return clone(thread, CloneRequest(legacy, flags & s.CSIGNAL, stack, tls, parent_tid, child_tid, parent_tid))
 
 
-@syscall(435, Support.PARTIAL, note="no namespaces, no pidfd, no set_tid, no cgroup", exit_door=True)
+@syscall(435, Support.PARTIAL, note="no namespaces, no set_tid, no cgroup", exit_door=True)
 def sys_clone3(thread: Thread, arguments: Gva, size: Size) -> int:
     if size < s.CLONE_ARGS_SIZE_VER0 or size > 4096:
         raise LinuxError(EINVAL)
     raw = thread.mm.read(arguments, size)
     if any(raw[s.CLONE_ARGS.size :]):
-        raise LinuxError(7)  # E2BIG: fields of a later Linux
+        raise LinuxError(E2BIG)  # fields of a later Linux
     fields = s.CLONE_ARGS.unpack(raw[: s.CLONE_ARGS.size].ljust(s.CLONE_ARGS.size, b"\0"))
-    flags, _, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _ = fields
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _ = fields
     if exit_signal & ~s.CSIGNAL or flags & (s.CSIGNAL & ~s.CLONE_NEWTIME) or bool(stack) != bool(stack_size):
         raise LinuxError(EINVAL)
     if set_tid or set_tid_size:
         raise LinuxError(EPERM)
     top = stack + stack_size if stack else 0
-    return clone(thread, CloneRequest(flags, exit_signal, top, tls, parent_tid, child_tid))
+    return clone(thread, CloneRequest(flags, exit_signal, top, tls, parent_tid, child_tid, pidfd))
 
 
 @syscall(57, Support.FULL, exit_door=True)
@@ -109,7 +113,7 @@ def _check_flags(flags: int, request: CloneRequest) -> None:
         raise LinuxError(EPERM)
     if flags & s.CLONE_INTO_CGROUP:
         raise LinuxError(EBADF)
-    if flags & s.CLONE_PIDFD:
+    if flags & s.CLONE_PIDFD and flags & s.CLONE_THREAD:
         raise LinuxError(EINVAL)
     if flags & s.CLONE_SETTLS and request.tls >= USER_END:
         raise LinuxError(EPERM)
@@ -185,6 +189,10 @@ def _tell_ids(thread: Thread, child: Thread, request: CloneRequest) -> None:
     try:
         if request.flags & s.CLONE_PARENT_SETTID:
             thread.mm.write_u32(request.parent_tid, child.tid)
+        if request.flags & s.CLONE_PIDFD:
+            from enisle.kernel.pidfd import add_pidfd  # rarely wanted: out of every start
+
+            thread.mm.write_u32(request.pidfd, add_pidfd(thread, child.process))
         if request.flags & s.CLONE_CHILD_SETTID:
             child.mm.write_u32(request.child_tid, child.tid)
     except LinuxError:
@@ -205,10 +213,13 @@ def read_strings(mm: Mm, array: int) -> list[bytes]:
     strings: list[bytes] = []
     total = 0
     while array and (pointer := mm.read_u64(array)):
-        strings.append(mm.read_string(pointer, loader.LONGEST_ARGUMENT))
+        try:
+            strings.append(mm.read_string(pointer, loader.LONGEST_ARGUMENT))
+        except LinuxError as error:
+            raise LinuxError(E2BIG if error.errno == ENAMETOOLONG else error.errno) from None
         total += len(strings[-1]) + 9
         if total > loader.ARGUMENT_LIMIT:
-            raise LinuxError(7)
+            raise LinuxError(E2BIG)
         array += 8
     return strings
 

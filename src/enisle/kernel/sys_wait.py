@@ -47,16 +47,21 @@ def sys_wait4(thread: Thread, pid: Pid, status: Gva, options: Int, rusage: Gva) 
     return found.child.pid
 
 
-@syscall(247, Support.PARTIAL, note="no pidfd")
+@syscall(247, Support.FULL)
 def sys_waitid(thread: Thread, kind: Int, pid: Pid, info: Gva, options: Int, rusage: Gva) -> None:
     events = s.WEXITED | s.WSTOPPED | s.WCONTINUED
     allowed = events | s.WNOHANG | s.WNOWAIT | s.WNOTHREAD | s.WALL
-    if options & ~allowed & 0x7FFF_FFFF or not options & events or kind not in (s.P_ALL, s.P_PID, s.P_PGID):
+    if options & ~allowed & 0x7FFF_FFFF or not options & events or kind not in (s.P_ALL, s.P_PID, s.P_PGID, s.P_PIDFD):
         raise LinuxError(EINVAL)
     if (kind == s.P_PID and pid <= 0) or (kind == s.P_PGID and pid < 0):
         raise LinuxError(EINVAL)
     target = thread.process.pgid if kind == s.P_PGID and pid == 0 else pid
-    found = wait_for_child(thread, kind, target, options)
+    selector = kind
+    if kind == s.P_PIDFD:
+        from enisle.kernel.pidfd import process_behind
+
+        selector, target = s.P_PID, process_behind(thread, pid).pid
+    found = wait_for_child(thread, selector, target, options)
     if info:
         filled = bytes(128)
         if found:
@@ -71,7 +76,8 @@ def wait_for_child(thread: Thread, kind: int, target: int, options: int) -> Foun
     """Wait for an event of a matching child; None with WNOHANG when there is none yet. Raises ECHILD."""
     while True:
         with thread.kernel.lock:
-            children = [child for child in thread.process.children.values() if _matches(child, kind, target)]
+            family = thread.process.children.values()
+            children = [child for child in family if _matches(child, kind, target) and _is_eligible(child, options)]
             if not children:
                 raise LinuxError(ECHILD)
             for child in children:
@@ -84,6 +90,11 @@ def wait_for_child(thread: Thread, kind: int, target: int, options: int) -> Foun
 
 def _matches(child: Process, kind: int, target: int) -> bool:
     return kind == s.P_ALL or (child.pid if kind == s.P_PID else child.pgid) == target
+
+
+def _is_eligible(child: Process, options: int) -> bool:
+    """A child whose end is told otherwise than by SIGCHLD is a "clone" child: __WCLONE and __WALL see it (wait(2))."""
+    return bool(options & s.WALL) or (child.exit_signal != SIGCHLD) == bool(options & s.WCLONE)
 
 
 def _event_of(child: Process, options: int) -> Found | None:

@@ -129,9 +129,9 @@ int main(void) {
     SAY(fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE));
     SAY(pread(memory, text, 5, 0));
 
-    char *stack = mmap(0, 40 * PAGE, RW, PRIVATE_ANON | MAP_NORESERVE, -1, 0);
-    SAY(munmap(stack, 30 * PAGE));
-    char *down = mmap(stack + 20 * PAGE, 10 * PAGE, RW, PRIVATE_ANON | MAP_GROWSDOWN | MAP_FIXED, -1, 0);
+    char *stack = mmap(0, 640 * PAGE, RW, PRIVATE_ANON | MAP_NORESERVE, -1, 0); /* more than the guard gap of a stack */
+    SAY(munmap(stack, 630 * PAGE));
+    char *down = mmap(stack + 620 * PAGE, 10 * PAGE, RW, PRIVATE_ANON | MAP_GROWSDOWN | MAP_FIXED, -1, 0);
     down[0] = 1;
     printf("grows down: %d\n", writable(down - 100) == 1);
     char *huge = mmap(0, 64 << 20, RW, PRIVATE_ANON, -1, 0);
