@@ -16,6 +16,7 @@ from enisle.kernel.vma import Backing
 from enisle.machine import USER_END
 from enisle.records import Record
 
+U64 = (1 << 64) - 1
 MAX_PROGRAM_HEADERS = 65536 // elf.PROGRAM_HEADER.size
 
 
@@ -130,7 +131,9 @@ def place(mm: Mm, image: Image, backing: Backing, base: int) -> Placed:
     if not headers:
         first = image.loads[0]
         headers = first.address - first.offset + image.header_offset + bias
-    return Placed(bias, image.entry + bias, headers, high + bias)
+    if image.entry + bias >= USER_END:
+        raise LinuxError(EINVAL)
+    return Placed(bias, image.entry + bias, headers & U64, high + bias)
 
 
 def _place_segment(mm: Mm, load: Segment, backing: Backing, bias: int) -> None:
