@@ -6,10 +6,10 @@ memfds alone: these are counted whenever one grows. Used by any guest thread.
 
 import os
 import threading
+from _weakrefset import WeakSet  # as in `futex`
 from collections.abc import Sequence
 from errno import ENOSPC
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from enisle.abi.linux_mman import MFD_ALLOW_SEALING
 from enisle.abi.types import PAGE
