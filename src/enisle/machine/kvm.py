@@ -318,9 +318,9 @@ class KvmProcessor:
         self._vm.syscall_ring = sregs.cs.selector & 3
 
     def _failed(self, error: OSError, epoch: int) -> Exit:
-        self._dirty = DIRTY_ALL
         if error.errno == errno.EINTR:
             return self._interrupted()
+        self._dirty = DIRTY_ALL
         if error.errno == errno.EFAULT:
             # A flush makes the host's mapping unusable for a moment: then just go on.
             return INTERRUPTED if epoch & 1 or self._memory.epoch != epoch else BUS_ERROR
@@ -329,13 +329,16 @@ class KvmProcessor:
     def _interrupted(self) -> Exit:
         """Come back from a kick; a guest caught inside a stub is brought to where its program is."""
         self._immediate[0] = 0
-        self._dirty = DIRTY_ALL
         self._sysret = False
         gpr = self.gpr
         entering = False
+        # Outside of a stub only general registers go back: an exception may wait to be delivered, and CR2 with it.
+        self._dirty = DIRTY_REGS
         if self.slot and self.slot.holds(gpr[RIP]):
+            self._dirty = DIRTY_ALL
             entering = self.slot.settle(gpr)
         elif layout.SYSCALL_STUB <= gpr[RIP] < layout.SYSCALL_STUB + PAGE:
+            self._dirty = DIRTY_ALL
             entering = gpr[RIP] == layout.SYSCALL_STUB
             gpr[RIP], gpr[RFLAGS] = gpr[RCX], gpr[R11]
         if entering:
