@@ -21,6 +21,7 @@ class KernelConfig(NamedTuple):
     processors: int = 0
     uid: int = 0
     gid: int = 0
+    umask: int = 0o022
     trace: Any = None
     report: Any = None
     timing: bool = False
