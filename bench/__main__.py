@@ -11,6 +11,7 @@ import shutil
 import statistics
 import sys
 
+from bench.doors import show_doors
 from bench.figures import Figure, figures
 from bench.sides import Side, Unmeasurable, compile_programs, sides
 
@@ -92,6 +93,8 @@ def main() -> int:
                 print(f"    {name}: {reason}")
             row = {"figure": figure.name, "unit": figure.unit, "samples": samples, "reasons": reasons}
             results.append({**row, "promises": verdicts})
+        if not options.only:
+            show_doors(programs, among)
     finally:
         shutil.rmtree(programs, ignore_errors=True)
     if options.json:
