@@ -134,7 +134,9 @@ def _wait(island: "IslandProcess", process: "Process", terminal: Terminal, timeo
         watchdog.start()
     while True:
         status = island.wait(process)
-        if os.WIFSTOPPED(status):
+        if os.WIFSTOPPED(status) and timeout is not None and not terminal.is_there:
+            pass  # nobody is there to continue us, and the time runs
+        elif os.WIFSTOPPED(status):
             terminal.stop_with(os.WSTOPSIG(status))
             island.kernel.kill(signal.SIGCONT)
         elif not os.WIFCONTINUED(status):

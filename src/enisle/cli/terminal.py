@@ -41,6 +41,11 @@ class Terminal:
     ) -> None:
         self._write(self._modes)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether standard input is one."""
+        return self._modes is not None
+
     def stop_with(self, signo: int) -> None:
         """Stop this process as its only program was stopped, until the shell continues it."""
         modes = self._read()
