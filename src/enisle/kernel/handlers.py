@@ -8,7 +8,9 @@ from importlib import import_module
 from enisle.kernel.table import TABLE, Entry
 
 NUMBERS = {
-    "sys_process": (39, 56, 57, 58, 59, 60, 109, 110, 111, 112, 121, 124, 186, 218, 231, 322, 334, 435),
+    "sys_process": (39, 56, 57, 58, 60, 110, 186, 218, 231, 334, 435),
+    "sys_exec": (59, 322),
+    "sys_group": (109, 111, 112, 121, 124),
     "sys_memory": (9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 151, 152, 216, 325, 329, 330, 331),
     "sys_wait": (61, 247),
     "sys_signal": (13, 14, 15, 34, 127, 128, 130, 131, 219),

@@ -1,25 +1,19 @@
-"""Birth and programs: clone, fork, vfork, execve (clone(2), execve(2)), and the ids of processes and threads."""
+"""Birth and end: clone, fork, vfork, exit (clone(2)), and who a process is."""
 
-import os
-from errno import E2BIG, EACCES, EBADF, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, EPERM, ESRCH
+from errno import E2BIG, EBADF, EINVAL, ENOSYS, EPERM
 
 from enisle.abi import linux_sched as s
 from enisle.abi.linux import ERESTARTNOINTR
-from enisle.abi.types import Fd, Gva, Pid
+from enisle.abi.types import Gva
 from enisle.abi.x86 import GPR_COUNT, RAX, RSP
 from enisle.errors import LinuxError
-from enisle.kernel import loader, signals
+from enisle.kernel import signals
 from enisle.kernel.mm import Mm
-from enisle.kernel.process import Process, Session
-from enisle.kernel.sys_open import open_file
-from enisle.kernel.table import Int, KeepRegisters, Path, Size, Support, syscall
+from enisle.kernel.process import Process
+from enisle.kernel.table import Int, Size, Support, syscall
 from enisle.kernel.thread import Thread, ThreadExit
 from enisle.machine import USER_END
 from enisle.records import Record
-
-AT_FDCWD = -100
-AT_EMPTY_PATH = 0x1000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 
 class CloneRequest(Record):
@@ -205,115 +199,6 @@ def _wait_for_vfork(thread: Thread, child: Process) -> None:
         thread.waiter.sleep()
 
 
-# ---- execve --------------------------------------------------------------------------------------------------------
-
-
-def read_strings(mm: Mm, array: int) -> list[bytes]:
-    """Return the strings of a NULL-terminated vector of pointers; none for a null vector. Raises EFAULT, E2BIG."""
-    strings: list[bytes] = []
-    total = 0
-    while array and (pointer := mm.read_u64(array)):
-        try:
-            strings.append(mm.read_string(pointer, loader.LONGEST_ARGUMENT))
-        except LinuxError as error:
-            raise LinuxError(E2BIG if error.errno == ENAMETOOLONG else error.errno) from None
-        total += len(strings[-1]) + 9
-        if total > loader.ARGUMENT_LIMIT:
-            raise LinuxError(E2BIG)
-        array += 8
-    return strings
-
-
-@syscall(59, Support.FULL, exit_door=True)
-def sys_execve(thread: Thread, path: Path, argv: Gva, envp: Gva) -> None:
-    execute(thread, path, read_strings(thread.mm, argv), read_strings(thread.mm, envp))
-
-
-@syscall(322, Support.FULL, exit_door=True)
-def sys_execveat(thread: Thread, dirfd: Fd, path: Path, argv: Gva, envp: Gva, flags: Int) -> None:
-    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
-        raise LinuxError(EINVAL)
-    arguments, environment = read_strings(thread.mm, argv), read_strings(thread.mm, envp)
-    if dirfd == AT_FDCWD or path.startswith(b"/"):
-        execute(thread, path, arguments, environment)
-    base = thread.files.get(dirfd)
-    if not path:
-        if not flags & AT_EMPTY_PATH:
-            raise LinuxError(ENOENT)
-        execute(thread, base.path or b"/dev/fd/%d" % dirfd, arguments, environment, base.fd)
-    nofollow = os.O_NOFOLLOW if flags & AT_SYMLINK_NOFOLLOW else 0
-    fd = find_program(thread, path, dirfd, nofollow)
-    try:
-        execute(thread, b"/dev/fd/%d/%s" % (dirfd, path), arguments, environment, fd)
-    finally:
-        os.close(fd)
-
-
-def find_program(thread: Thread, path: bytes, dirfd: int = AT_FDCWD, flags: int = 0) -> int:
-    """Open a program for execution; return a host descriptor of the caller's."""
-    file = open_file(thread, dirfd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags, 0)
-    try:
-        return os.dup(file.fd)
-    finally:
-        file.close()
-
-
-def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd: int = -1) -> None:
-    """Replace the program of the thread's process. Returns only by an exception: an error, or KeepRegisters."""
-    mm = Mm(thread.kernel.machine)
-    try:
-        program = loader.load(mm, lambda name: find_program(thread, name), path, argv or [b""], env, fd)
-        _end_siblings(thread)
-    except BaseException:
-        mm.release()
-        raise
-    process = thread.process
-    thread.kernel.poller.forget(thread)
-    old, thread.mm = thread.mm, mm
-    thread.processor.enter(mm.space.root)
-    process.finish_vfork(thread)
-    old.release()
-    if thread.files.users > 1:
-        shared, thread.files = thread.files, thread.files.clone()
-        shared.release()
-    thread.files.close_on_exec()
-    process.name = thread.name = program.name
-    process.has_execed = True
-    process.dumpable = True
-    process.timers.exec()
-    process.credentials.exec()
-    process.handlers = process.handlers.for_exec()
-    thread.altstack = signals.AltStack()
-    thread.clear_child_tid = thread.robust_list = 0
-    registers = program.registers()
-    for index in range(GPR_COUNT):
-        thread.gpr[index] = registers[index]
-    thread.processor.fs_base = thread.processor.gs_base = 0
-    thread.processor.xrstor(signals.INITIAL_XSAVE)
-    raise KeepRegisters
-
-
-def _end_siblings(thread: Thread) -> None:
-    """End every other thread of the process; the caller becomes its leader (execve(2))."""
-    process, kernel = thread.process, thread.kernel
-    with kernel.lock:
-        if thread.dying:
-            raise ThreadExit
-        for sibling in process.threads.values():
-            if sibling is not thread:
-                sibling.dying = True
-                sibling.notify()
-    while len(process.threads) > 1:
-        if thread.dying:
-            raise ThreadExit
-        thread.waiter.sleep(0.05)
-    with kernel.lock:
-        if thread.tid != process.pid:
-            del process.threads[thread.tid], kernel.threads[thread.tid]
-            thread.tid = process.pid
-            process.threads[thread.tid] = kernel.threads[thread.tid] = thread
-
-
 # ---- the end -------------------------------------------------------------------------------------------------------
 
 
@@ -362,63 +247,3 @@ def sys_rseq(thread: Thread) -> None:
 def sys_set_tid_address(thread: Thread, address: Gva) -> int:
     thread.clear_child_tid = address
     return thread.tid
-
-
-def find_process(thread: Thread, pid: int) -> Process:
-    """Return the process named by `pid`, the caller's own for 0. Raises ESRCH."""
-    if pid == 0:
-        return thread.process
-    process = thread.kernel.processes_by_pid.get(Pid(pid))
-    if process is None and (other := thread.kernel.threads.get(Pid(pid))):
-        process = other.process
-    if process is None:
-        raise LinuxError(ESRCH)
-    return process
-
-
-@syscall(109, Support.FULL)
-def sys_setpgid(thread: Thread, pid: Pid, pgid: Pid) -> None:
-    if pgid < 0:
-        raise LinuxError(EINVAL)
-    with thread.kernel.lock:
-        process = find_process(thread, pid)
-        if process is not thread.process:
-            if process.parent is not thread.process:
-                raise LinuxError(ESRCH)
-            if process.session is not thread.process.session:
-                raise LinuxError(EPERM)
-            if process.has_execed:
-                raise LinuxError(EACCES)
-        if process.session.sid == process.pid:
-            raise LinuxError(EPERM)
-        target = pgid or process.pid
-        everyone = thread.kernel.processes_by_pid.values()
-        if target != process.pid and not any(p.pgid == target and p.session is process.session for p in everyone):
-            raise LinuxError(EPERM)
-        process.pgid = Pid(target)
-
-
-@syscall(121, Support.FULL)
-def sys_getpgid(thread: Thread, pid: Pid) -> int:
-    return find_process(thread, pid).pgid
-
-
-@syscall(111, Support.FULL)
-def sys_getpgrp(thread: Thread) -> int:
-    return thread.process.pgid
-
-
-@syscall(124, Support.FULL)
-def sys_getsid(thread: Thread, pid: Pid) -> int:
-    return find_process(thread, pid).session.sid
-
-
-@syscall(112, Support.FULL)
-def sys_setsid(thread: Thread) -> int:
-    process = thread.process
-    with thread.kernel.lock:
-        if any(other.pgid == process.pid for other in thread.kernel.processes_by_pid.values()):
-            raise LinuxError(EPERM)
-        process.session = Session(process.pid)
-        process.pgid = process.pid
-        return process.pid
