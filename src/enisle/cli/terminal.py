@@ -70,11 +70,18 @@ class Terminal:
         # From the background tcsetattr would stop us (termios(3)); then the modes are not ours to change.
         previous = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
-            if os.tcgetpgrp(0) == os.getpgrp():
+            if _is_in_front():
                 termios.tcsetattr(0, termios.TCSADRAIN, modes)
         except (OSError, termios.error):
             pass  # the terminal is gone
         signal.signal(signal.SIGTTOU, previous)
+
+
+def _is_in_front() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return True  # not our controlling terminal: there is no background of it
 
 
 def hold_signals() -> frozenset[signal.Signals]:
