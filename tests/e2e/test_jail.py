@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +45,8 @@ def test_the_root_holds_the_system_and_nothing_personal(user: bool) -> None:
     assert {"bin", "dev", "etc", "proc", "sys", "tmp", "usr", "var"} <= set(found["names"])
     assert not {"boot", "lost+found", "old_root"} & set(found["names"])
     assert found["others"] == (["user"] if user else [])
-    assert all(name.startswith(".pyenv") for name in found["home"])
+    ways = {Path(prefix).parts[2] for prefix in (sys.prefix, sys.base_prefix) if prefix.startswith("/root/")}
+    assert set(found["home"]) <= ways, "nothing of the home but the way to the running Python"
 
 
 @both
@@ -348,6 +350,7 @@ def test_a_host_that_forbids_user_name_spaces_is_told_from_the_rest() -> None:
     def body() -> Any:
         from jailed import ORDINARY, become
 
+        os.chdir("/")
         become(ORDINARY, "/nonexistent")
         host.unshare(host.CLONE_NEWUSER)
         # The limit is the user name space's own, so nothing else on this host is touched.
@@ -368,4 +371,4 @@ def test_a_jail_is_built_in_milliseconds() -> None:
         jail.close_door(jail.enter(validate(Configuration(memory=SMALL))))
         return time.perf_counter() - begin
 
-    assert min(in_child(body) for _ in range(5)) < 0.010
+    assert min(in_child(body) for _ in range(5)) < 0.050  # a gross mistake; bench has the figures

@@ -87,6 +87,7 @@ static void operations(void) {
 static int lock;
 static void *owner(void *p) {
     long r = futex(&lock, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
+    nap(60); /* whoever let go says so first */
     printf("%s owns it: %ld, word %s%s\n", (char *)p, r, (lock & FUTEX_TID_MASK) == syscall(SYS_gettid) ? "mine" : "not mine", lock & FUTEX_OWNER_DIED ? ", its owner died" : "");
     fflush(stdout);
     __atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
