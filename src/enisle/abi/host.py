@@ -100,6 +100,16 @@ prctl = libc_call("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capset = libc_call("capset", c_char_p, c_char_p)
 
 
+_capget = libc_call("capget", c_char_p, c_void_p)
+
+
+def capget() -> tuple[int, int, int]:
+    """Return the calling thread's effective, permitted and inheritable capabilities."""
+    words = (c_uint * 6)()
+    _capget((0x2008_0522).to_bytes(4, "little") + bytes(4), byref(words))
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the calling thread's capability sets (bit n is capability n)."""
     low = 0xFFFF_FFFF

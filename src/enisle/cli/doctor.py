@@ -1,8 +1,7 @@
 """`enisle doctor`: check this host by doing what an island does, and say what to type where it fails."""
 
-import sys
-
 from enisle.cli.options import Options
+from enisle.cli.output import say
 from enisle.island import Check, run_checks
 
 NEEDED = ("kernel", "namespaces", "network", "root", "confinement")
@@ -23,15 +22,14 @@ def doctor(options: Options) -> int:
         import json
 
         record = {"able": able, "checks": [check._asdict() for check in checks]}
-        sys.stdout.write(json.dumps(record) + "\n")
+        say(json.dumps(record) + "\n")
     else:
-        sys.stdout.write(f"islands can{'' if able else 'not'} run on this host\n")
+        say(f"islands can{'' if able else 'not'} run on this host\n")
     return 0 if able else FAILED
 
 
 def _print(check: Check) -> None:
     mark = "ok  " if check.good else "FAIL"
-    sys.stdout.write(f"{mark} {check.name:<12} {check.finding}  ({check.milliseconds:.1f} ms)\n")
+    say(f"{mark} {check.name:<12} {check.finding}  ({check.milliseconds:.1f} ms)\n")
     if check.remedy:
-        sys.stdout.write(f"     {'':<12} hint: {check.remedy}\n")
-    sys.stdout.flush()
+        say(f"     {'':<12} hint: {check.remedy}\n")

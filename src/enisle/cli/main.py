@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from enisle.cli.options import Options, parse
+from enisle.cli.output import forget_stdout, mutter
 from enisle.errors import EnisleError
 
 INTERNAL = 70
@@ -19,25 +20,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     closed = _reserve_stdio()
+    debug = False
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-    except EnisleError as error:
-        tell(error)
-        return error.exit_code
-    options.closed = closed
-    try:
+        options.closed, debug = closed, options.debug
         return _run_verb(options)
     except EnisleError as error:
-        if options.debug:
+        if debug:
             raise
         tell(error)
         return error.exit_code
     except BrokenPipeError:
-        # stdout was closed early, as by `| head`; leave quietly, and keep Python from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        forget_stdout()  # closed early, as by `| head`: leave quietly
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
         tell(EnisleError("this is a bug in Enisle", f"{type(error).__name__}: {error}", "run it again with --debug"))
         return INTERNAL
@@ -72,10 +69,9 @@ def _run_verb(options: Options) -> int:
 
 def tell(error: EnisleError) -> None:
     """Print an error as three lines on stderr."""
-    sys.stdout.flush()
-    sys.stderr.write(f"enisle: {error}\n")
+    mutter(f"enisle: {error}\n")
 
 
 def tell_note(text: str) -> None:
     """Print one line on stderr that the user should know and need not act on."""
-    sys.stderr.write(f"enisle: note: {text}\n")
+    mutter(f"enisle: note: {text}\n")

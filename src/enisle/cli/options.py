@@ -3,11 +3,11 @@
 One table says what there is; it is read here rather than by `argparse`, which takes five milliseconds of every start.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from enisle import __version__
+from enisle.cli.output import say
 from enisle.errors import InvalidRequest
 from enisle.records import Record
 
@@ -139,7 +139,7 @@ def parse(words: Sequence[str]) -> Options:
     left, options = list(words), Options()
     _read_options(left, TOP, options)
     if not left:
-        sys.stdout.write(help_of(TOP))
+        say(help_of(TOP))
         raise SystemExit(InvalidRequest.exit_code)
     options.verb = left.pop(0)
     if options.verb not in VERBS:
@@ -203,7 +203,7 @@ def _command(verb: Verb) -> str:
 
 
 def _tell(text: str) -> NoReturn:
-    sys.stdout.write(text)
+    say(text)
     raise SystemExit(0)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from enisle.cli.main import tell, tell_note
 from enisle.cli.options import Options
+from enisle.cli.output import mutter, say
 from enisle.cli.terminal import Terminal, forward_signals, hold_signals
 from enisle.errors import EnisleError, InvalidRequest
 from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate
@@ -35,7 +36,9 @@ def run(options: Options) -> int:
     """Run the program; does not return but leaves the process with its exit code."""
     configuration = configure(options)
     if options.timeout is not None and not 0 < options.timeout < threading.TIMEOUT_MAX:
-        raise InvalidRequest(f"a timeout of {options.timeout:g} seconds makes no sense", hint="--timeout 60")
+        raise InvalidRequest(
+            f"a timeout of {options.timeout:g} seconds makes no sense", "it must be more than 0", "--timeout 60"
+        )
     try:
         code = _run(options, configuration)
     except EnisleError as error:
@@ -49,7 +52,7 @@ def run(options: Options) -> int:
 
 def _show(error: Exception, debug: bool) -> None:
     if debug:
-        sys.stderr.write(report(error) + "\n")
+        mutter(report(error) + "\n")
     elif isinstance(error, EnisleError):
         tell(error)
     else:
@@ -175,7 +178,7 @@ class Capture:
     def print_record(self, outcome: Outcome) -> None:
         """Print one line of JSON; bytes that are not UTF-8 become lone surrogates (PEP 383)."""
         record = outcome._asdict() | {"stdout": _read(self.stdout), "stderr": _read(self.stderr)}
-        sys.stdout.write(self._encode(record) + "\n")
+        say(self._encode(record) + "\n")
 
 
 def _read(descriptor: int) -> str:
@@ -186,7 +189,7 @@ def _read(descriptor: int) -> str:
 
 
 def _print_statistics(outcome: Outcome) -> None:
-    sys.stderr.write(f"{'seconds':<20} {outcome.seconds:.4f}\n")
+    mutter(f"{'seconds':<20} {outcome.seconds:.4f}\n")
     for name, value in outcome.statistics.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value}"
-        sys.stderr.write(f"{name:<20} {shown}\n")
+        mutter(f"{name:<20} {shown}\n")

@@ -13,7 +13,7 @@ from enisle.records import Record
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB << 10}
 DEFAULT_MEMORY = 4 * GIB
-SMALLEST_MEMORY = 24 * MIB
+SMALLEST_MEMORY, LARGEST_MEMORY = 24 * MIB, 16 << 40
 DEFAULT_PROCESSES = 4096
 
 
@@ -72,19 +72,28 @@ def validate(configuration: Configuration) -> Configuration:
         ("memory kind", configuration.memory_kind, MEMORY_KINDS),
     ):
         if value not in allowed:
-            raise InvalidRequest(f"no such {name}: {value!r}", hint=f"one of {', '.join(allowed)}")
+            raise InvalidRequest(f"no such {name}: {value!r}", "only these are known", f"one of {', '.join(allowed)}")
     if configuration.memory < SMALLEST_MEMORY:
         raise InvalidRequest(
             f"memory of {configuration.memory} bytes is too small",
             f"an island needs {SMALLEST_MEMORY >> 20}M for its tables and the smallest program",
             "--memory 64M",
         )
+    if configuration.memory > LARGEST_MEMORY:
+        why = f"an island's memory ends at {LARGEST_MEMORY >> 40}T"
+        raise InvalidRequest(f"memory of {configuration.memory} bytes is too large", why, "--memory 64G")
     if not 0 <= configuration.processors <= 256:
-        raise InvalidRequest(f"cannot make {configuration.processors} processors", hint="--processors 1 to 256")
+        raise InvalidRequest(
+            f"cannot make {configuration.processors} processors", "there are 1 to 256", "--processors 2"
+        )
     if not 1 <= configuration.processes <= 1 << 22:
-        raise InvalidRequest(f"a limit of {configuration.processes} processes makes no sense", hint="--processes 64")
+        raise InvalidRequest(
+            f"a limit of {configuration.processes} processes makes no sense", "1 to 4194304 do", "--processes 64"
+        )
     if configuration.cwd is not None and not configuration.cwd.startswith("/"):
-        raise InvalidRequest(f"the working directory {configuration.cwd!r} is not absolute", hint="--cwd /tmp")
+        raise InvalidRequest(
+            f"the working directory {configuration.cwd!r} is not absolute", "it is a path of the island", "--cwd /tmp"
+        )
     if configuration.processors:
         return configuration
     return configuration._replace(processors=len(os.sched_getaffinity(0)))
@@ -97,9 +106,13 @@ def parse_size(text: str) -> int:
     try:
         size = int(float(number) * UNITS[unit])
     except (ValueError, OverflowError):
-        raise InvalidRequest(f"{text!r} is not a size", hint="a number with K, M or G, such as 512M") from None
+        raise InvalidRequest(
+            f"{text!r} is not a size", "a size is a number of bytes, K, M, G or T", "512M or 2G"
+        ) from None
     if size < 0:
-        raise InvalidRequest(f"the size {text!r} is negative", hint="a number with K, M or G, such as 512M")
+        raise InvalidRequest(
+            f"the size {text!r} is negative", "a size is a number of bytes, K, M, G or T", "512M or 2G"
+        )
     return size
 
 
@@ -108,12 +121,20 @@ def parse_mount(text: str) -> Mount:
     parts = text.split(":")
     mode = parts.pop() if len(parts) > 2 and parts[-1] in ("ro", "rw") else "ro"
     if len(parts) != 2 or not all(parts):
-        raise InvalidRequest(f"{text!r} is not a mount", hint="SRC:DST, SRC:DST:ro or SRC:DST:rw")
+        raise InvalidRequest(
+            f"{text!r} is not a mount",
+            "it names a path of the host and one of the island",
+            "SRC:DST, SRC:DST:ro or SRC:DST:rw",
+        )
     source, destination = os.path.abspath(parts[0]), os.path.normpath(parts[1])
     if not destination.startswith("/") or destination.strip("/") == "":
         raise InvalidRequest(f"cannot mount at {parts[1]!r}", "the place must be an absolute path below /", "SRC:/data")
     if source.split("/")[1] in ("proc", "sys"):
-        raise InvalidRequest(f"cannot show {source}", "the host's /proc and /sys stay outside an island")
+        raise InvalidRequest(
+            f"cannot show {source}",
+            "the host's /proc and /sys stay outside",
+            "programs have a /proc and /sys of their own",
+        )
     return Mount(source, destination, mode == "rw")
 
 
@@ -123,7 +144,7 @@ def parse_environment(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
     for word in words:
         name, equals, value = word.partition("=")
         if not name or not equals:
-            raise InvalidRequest(f"{word!r} sets no variable", hint="--env NAME=VALUE")
+            raise InvalidRequest(f"{word!r} sets no variable", "there is no name with a value", "--env NAME=VALUE")
         pairs.append((name, value))
     return tuple(pairs)
 

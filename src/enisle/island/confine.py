@@ -28,6 +28,7 @@ def confine(root: bool, private_network: bool) -> None:
         for capability in ROOT_KEEPS + (PRIVATE_NETWORK_KEEPS if private_network else ()):
             keep |= 1 << capability
     host.prctl(host.PR_CAP_AMBIENT, host.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    keep &= host.capget()[1]  # a container's root often has less than all
     host.capset(keep, keep, 0)
     host.prctl(host.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     host.seccomp_filter(filter_program(os.getpid()))

@@ -32,7 +32,10 @@ _lock = threading.Lock()
 
 def prepare() -> None:
     """Remember the directory before a guest can put another in its place. Requires: the jail's root is complete."""
-    global _directory
+    global _directory, _device
+    memfd = os.memfd_create("any", os.MFD_CLOEXEC)
+    _device = os.fstat(memfd).st_dev
+    os.close(memfd)
     try:
         _directory = os.open(SHARED_MEMORY, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -59,10 +62,8 @@ class SealableFile(OpenFile):
     bounded = True
 
     def __init__(self, fd: int, flags: int, path: bytes) -> None:
-        global _device
         super().__init__(fd, flags, path)
         with _lock:
-            _device = os.fstat(fd).st_dev
             _sealable.add(self)
 
     def writev(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
@@ -93,9 +94,9 @@ def backing_of(file: OpenFile, status: os.stat_result, writable: bool) -> Backin
     return backing
 
 
-def is_sealable(status: os.stat_result) -> bool:
-    """Return whether a regular file that was opened once more (through /proc) is a memfd of the host's."""
-    return status.st_dev == _device
+def file_of(fd: int, status: os.stat_result, flags: int, path: bytes) -> OpenFile:
+    """Return the open file for a regular one that may be a memfd of the host's: opened once more, or the caller's."""
+    return (SealableFile if status.st_dev == _device else OpenFile)(fd, flags, path)
 
 
 def _extent(status: os.stat_result) -> int:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from enisle.kernel import memory_files
 from enisle.kernel.files import FdTable, OpenFile
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def adopt(process: "Process", host: int, host_proc: int) -> OpenFile:
     mode, flags = os.fstat(host).st_mode, fcntl.fcntl(host, fcntl.F_GETFL) & PERMANENT
     kept = flags & ~os.O_NONBLOCK
     if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode) and not (stat.S_ISCHR(mode) and os.isatty(host)):
-        return OpenFile(_duplicate(host), kept, _name(host, host_proc))
+        return memory_files.file_of(_duplicate(host), os.fstat(host), kept, _name(host, host_proc))
     if not stat.S_ISSOCK(mode):
         try:
             own = _reopen(host, host_proc, flags)

@@ -113,9 +113,7 @@ def make_file(thread: "Thread", fd: int, flags: int, path: bytes) -> OpenFile:
     status = os.fstat(fd)
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFREG:
-        return (
-            memory_files.SealableFile(fd, kept, path) if memory_files.is_sealable(status) else OpenFile(fd, kept, path)
-        )
+        return memory_files.file_of(fd, status, kept, path)
     if kind == stat.S_IFDIR:
         return Directory(fd, kept, path)
     if kind == stat.S_IFIFO:
