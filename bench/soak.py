@@ -1,12 +1,17 @@
 """Run islands for a while and see that nothing stays behind: no process, mount, descriptor table or shared memory of the host.
 
+Every eighth is given to a hostile program with a seed of its own: wild system calls or damaged ELF files (tests/conformance).
+
 Exit status 1 when a run went wrong or something was left.
 """
 
 import argparse
 import concurrent.futures
 import random
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +34,30 @@ COMMANDS: list[tuple[list[str], str]] = [
 ]
 
 
+HOSTILE = {"hostile_calls": ("40", "alive and well\n"), "hostile_elfs": ("200", "alive\n")}
+"""Programs that mean harm: how much of it, and how their output ends."""
+
+
+def build_hostile(target: Path) -> None:
+    """Compile them into a directory."""
+    sources = Path(__file__).parents[1] / "tests" / "conformance" / "programs"
+    flags = ["-O1", "-D_GNU_SOURCE", "-fno-stack-protector", "-Wno-unused-result", "-pthread"]
+    for name in HOSTILE:
+        subprocess.run(["gcc", *flags, "-o", target / name, sources / f"{name}.c"], check=True)
+
+
+def one_hostile(side: Side, directory: Path, seed: int) -> str:
+    """Run one of them with a seed; return what was wrong, or an empty string."""
+    name = random.Random(seed).choice(sorted(HOSTILE))
+    amount, end = HOSTILE[name]
+    words = [f"{directory}/{name}", str(seed), amount]
+    try:
+        found = side.run(["/bin/sh", "-c", f"cd /tmp && exec {' '.join(words)}"], 120)[0]
+    except Unmeasurable as error:
+        return f"{words}: {error}"
+    return "" if found.endswith(end) and "does not die" not in found else f"{words}: {found[-200:]!r}"
+
+
 def left_behind() -> dict[str, int]:
     """Count what an island could leave on the host."""
     return {
@@ -45,8 +74,10 @@ def names_enisle(process: Path) -> bool:
         return False
 
 
-def one(side: Side, seed: int) -> str:
+def one(side: Side, directory: Path, seed: int) -> str:
     """Run one command; return what was wrong, or an empty string."""
+    if seed % 8 == 7:
+        return one_hostile(side, directory, seed)
     argv, expected = random.Random(seed).choice(COMMANDS)
     try:
         found = side.run(argv, 60)[0]
@@ -60,16 +91,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--together", type=int, default=2, help="islands at the same time (2)")
     options = parser.parse_args()
-    island = next(side for side in sides(Path("/usr/share")) if side.name == "enisle")
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    build_hostile(directory)
+    island = next(side for side in sides(directory) if side.name == "enisle")
     before, runs, wrong = left_behind(), 0, 0
     deadline = time.monotonic() + options.seconds
     with concurrent.futures.ThreadPoolExecutor(options.together) as pool:
         while time.monotonic() < deadline:
-            for trouble in pool.map(lambda seed: one(island, seed), range(runs, runs + 4 * options.together)):
+            for trouble in pool.map(
+                lambda seed: one(island, directory, seed), range(runs, runs + 4 * options.together)
+            ):
                 runs += 1
                 if trouble:
                     wrong += 1
                     print(trouble, flush=True)
+    shutil.rmtree(directory)
     after = left_behind()
     left = {name: after[name] - before[name] for name in before if after[name] > before[name]}
     print(f"{runs} islands, {wrong} went wrong, left behind: {left or 'nothing'}")
