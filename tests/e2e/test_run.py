@@ -316,8 +316,10 @@ def test_a_program_alone_stops_and_continues_with_the_callers_shell() -> None:
     shell.expect(b"Stopped")
     shell.type(b"fg\r")
     shell.expect(b"read x")
-    while not termios.tcgetattr(shell.fd)[3] & termios.ICANON:
-        time.sleep(0.01)  # the shell names the job before it gives the terminal back
+    # The shell names the job before it gives the terminal back, and sets its modes before that.
+    while not termios.tcgetattr(shell.fd)[3] & termios.ICANON or os.tcgetpgrp(shell.fd) == shell.pid:
+        time.sleep(0.01)
+    time.sleep(0.5)
     shell.type(b"line\r")
     shell.expect(b"got line")
     shell.type(b"exit 3\r")

@@ -188,12 +188,13 @@ def test_an_island_that_cannot_be_made_says_why() -> None:
 
 def test_a_closed_island_says_so_and_leaves_no_process() -> None:
     island = Island(memory="256M", cwd="/")
+    pid = island.pid
     island.close()
     island.close()
     with pytest.raises(StateError):
         island.run(["echo"])
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_an_island_dies_with_its_caller(tmp_path: Path) -> None:
