@@ -76,6 +76,7 @@ BOMBS = {
     "threads": "",
     "forks": "fork: EAGAIN",
     "zombies": "fork: EAGAIN",
+    "proc": "grow: EINVAL",
     "timers": "timer_create: EAGAIN",
     "descriptors": "open: EMFILE",
     "all-descriptors": "open: EMFILE",

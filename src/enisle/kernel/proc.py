@@ -34,6 +34,7 @@ class ProcFile(OpenFile):
     """An open text file of /proc."""
 
     kind = "proc"
+    bounded = True
 
     def __init__(self, node: "TextNode", thread: "Thread", flags: int) -> None:
         text = node.render(thread) if flags & O_ACCMODE != os.O_WRONLY else b""
@@ -70,6 +71,10 @@ class ProcFile(OpenFile):
 
     def pwritev(self, thread: "Thread", buffers: Sequence[memoryview], offset: int) -> int:
         return self.writev(thread, buffers)
+
+    def require_room(self, thread: "Thread", end: int) -> None:
+        """Refuse every other way to change the text: it would be the host's copy that grows."""
+        raise LinuxError(EINVAL)
 
     def seek(self, offset: int, whence: int) -> int:
         if whence == os.SEEK_END:  # seq_lseek knows no end

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -210,6 +211,18 @@ static void bomb_numbers(void) { /* unknown system calls must not be remembered 
     end("syscall");
 }
 
+static void bomb_proc(void) { /* files of /proc have no size that could be changed */
+    int fd = open("/proc/self/maps", O_RDONLY), text = open("/proc/self/comm", O_RDWR), zero = open("/dev/zero", O_RDONLY);
+    for (int i = 0; i < 2; i++, fd = text) {
+        if (!fallocate(fd, 0, 0, 1L << 35)) end("fallocate worked");
+        if (!ftruncate(fd, 1L << 35)) end("ftruncate worked");
+        if (sendfile(fd, zero, NULL, 1L << 30) > 0) end("sendfile worked");
+        if (copy_file_range(open("/proc/self/exe", O_RDONLY), NULL, fd, NULL, 1L << 30, 0) > 0) end("copy_file_range worked");
+    }
+    errno = EINVAL;
+    end("grow");
+}
+
 static const struct {
     const char *name;
     void (*explode)(void);
@@ -221,6 +234,7 @@ static const struct {
     {"file-mappings", bomb_file_mappings}, {"threads", bomb_threads}, {"forks", bomb_forks},
     {"zombies", bomb_zombies},   {"descriptors", bomb_descriptors}, {"all-descriptors", bomb_all_descriptors},
     {"copies", bomb_writable_copies}, {"copies-later", bomb_protected_copies},
+    {"proc", bomb_proc},
     {"timers", bomb_timers},     {"numbers", bomb_numbers},
 };
 
