@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import socket
+import stat
 import subprocess
 import termios
 import time
@@ -91,6 +92,30 @@ def test_a_directory_moved_on_the_host_gives_no_view_of_where_it_is(
         output, _ = process.communicate("x")
     elsewhere.rmdir()
     assert output == "tried\n"
+
+
+def described(path: Path) -> tuple[int, int, int, bool]:
+    status = path.stat()
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime > 1  # the program tries to make it 1
+
+
+def test_what_the_callers_files_are_cannot_be_changed(escapes: Path, secret: Path, tmp_path: Path) -> None:
+    """Mode, owner, times and attributes of a file, a device and a pipe that the program was given."""
+    null, fifo, file, errors = tmp_path / "null", tmp_path / "fifo", tmp_path / "file", tmp_path / "errors"
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mkfifo(fifo)
+    file.write_text("x")
+    errors.touch()
+    given = (null, fifo, file, errors)
+    before = [described(path) for path in given]
+    command = [ENISLE, "run", *shown(escapes.parent), "--", escapes, "1", str(secret), "caller"]
+    for path in (null, fifo, file):
+        writer = os.open(fifo, os.O_RDWR)  # keeps the pipe open
+        with open(path, "rb") as stdin, open(errors, "wb") as stderr:
+            done = subprocess.run(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, timeout=60)
+        os.close(writer)
+        assert done.stdout == b"tried\n", path
+    assert [described(path) for path in given] == before
 
 
 def test_nothing_can_be_typed_into_the_callers_terminal(escapes: Path, secret: Path) -> None:

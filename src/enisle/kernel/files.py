@@ -45,7 +45,7 @@ class OpenFile:
     owner = owner_signal = 0
     """Who gets SIGIO (F_SETOWN), and which signal instead (F_SETSIG)."""
     foreign = False
-    """Inherited from outside of the island: /proc/PID/fd must not give more rights to it than it came with."""
+    """The caller's, from outside of the island: no way gives more rights to it, and none changes what it is."""
     bounded = False
     """Whether `require_room` must be asked before the file grows."""
     companions: tuple[int, ...] = ()

@@ -200,5 +200,5 @@ def adopt(host: int) -> OpenFile:
         os.close(host)
         raise
     file = OpenFile(host, flags & ~os.O_CLOEXEC, blocking=waits)
-    file.seekable = stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+    file.seekable, file.foreign = stat.S_ISREG(mode) or stat.S_ISBLK(mode), True
     return file

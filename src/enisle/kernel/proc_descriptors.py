@@ -7,11 +7,11 @@ from errno import EACCES, ENOENT, ESRCH
 from typing import TYPE_CHECKING
 
 from enisle.abi import host_fs
-from enisle.abi.linux_fs import O_ACCMODE, O_CLOEXEC, O_RDWR, O_TRUNC, O_WRONLY
+from enisle.abi.linux_fs import O_ACCMODE, O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY
 from enisle.errors import LinuxError
 from enisle.kernel import proc_host
 from enisle.kernel.files import OpenFile
-from enisle.kernel.paths import SyntheticNode, name_of
+from enisle.kernel.paths import SyntheticNode, host_proc, name_of
 from enisle.kernel.proc import LinkNode, ProcNode, TextNode
 from enisle.records import Record
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
 
 BEHIND_A_NAME = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFBLK)
-"""Kinds of inherited files that lie in the host's file system."""
+"""Kinds of inherited files whose description is the only way to them: their names are the host's."""
 KEPT_FROM_HOST = (b"eventfd", b"clockid", b"ticks", b"settime", b"it_", b"inotify", b"sigmask")
 """Lines of the host's fdinfo that mean the same here."""
 
@@ -56,19 +56,35 @@ def owner_of(process: "Process") -> tuple[int, int]:
 
 
 class Inherited(ProcNode):
-    """A file of the host behind /proc/PID/fd/N: opening it again gives the same description, never more rights."""
+    """A file of the caller behind /proc/PID/fd/N.
+
+    Opening it again never gives more rights: a file with a name gives the same description, a pipe or a terminal one
+    of its own. What it is (mode, owner, times) is the host's and stays: a synthetic node has no such changes.
+    """
 
     def __init__(self, file: OpenFile) -> None:
         super().__init__(b"", os.fstat(file.fd).st_mode)
         self._file = file
 
     def open(self, thread: "Thread", flags: int) -> OpenFile:
-        wanted, had = flags & O_ACCMODE, self._file.flags & O_ACCMODE
-        if had not in (O_RDWR, wanted):
+        file, wanted = self._file, flags & O_ACCMODE
+        if file.flags & O_ACCMODE not in (O_RDWR, wanted):
             raise LinuxError(EACCES)
+        if stat.S_IFMT(self.mode) not in BEHIND_A_NAME:
+            return self._open_again(thread, flags & ~(O_CREAT | O_TRUNC))
         if flags & O_TRUNC and wanted in (O_WRONLY, O_RDWR):
-            os.ftruncate(self._file.fd, 0)
-        return self._file
+            os.ftruncate(file.fd, 0)
+        return file
+
+    def _open_again(self, thread: "Thread", flags: int) -> OpenFile:
+        from enisle.kernel.pipes import PipeFile
+        from enisle.kernel.sys_open import host_open, make_file
+
+        fd, path = host_open(host_proc(thread.kernel), b"fd/%d" % self._file.fd, flags, 0), self._file.path
+        # Whoever holds one end of a FIFO has met its partner already: this opening does not wait for one.
+        again = PipeFile(fd, flags, path) if stat.S_ISFIFO(self.mode) else make_file(thread, fd, flags, path)
+        again.foreign = True
+        return again
 
     def status(self) -> bytes:
         return host_fs.stat_fd(self._file.fd)
@@ -101,9 +117,7 @@ class DescriptorLink(LinkNode):
         file = self._file
         if file.node and stat.S_ISDIR(file.node.mode):
             return file.node
-        if file.foreign and stat.S_IFMT(os.fstat(file.fd).st_mode) in BEHIND_A_NAME:
-            return Inherited(file)
-        return file.fd
+        return Inherited(file) if file.foreign else file.fd
 
 
 def descriptor_text(viewer: "Thread", subject: Subject, number: int) -> bytes:

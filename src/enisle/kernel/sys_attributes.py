@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 MICROSECOND_NS = 1000
 
 
-def own_file(thread: "Thread", fd: Fd) -> OpenFile:
-    """Return an open file whose attributes may be changed. Raises EBADF, EPERM for synthetic ones."""
-    file = thread.files.get(fd)
-    if file.kind == "path":
+def own_file(thread: "Thread", fd: int, by_path: bool = False) -> OpenFile:
+    """Return an open file whose attributes may be changed; `by_path`: one of O_PATH will do.
+
+    Raises EBADF, and EPERM for synthetic files and for the caller's, whose mode, owner and times are the host's.
+    """
+    file = thread.files.get(Fd(fd))
+    if file.kind == "path" and not by_path:
         raise LinuxError(EBADF)
-    if file.node:
+    if file.node or file.foreign:
         raise LinuxError(EPERM)
     return file
 
@@ -74,7 +77,7 @@ def sys_fchmodat2(thread: "Thread", dirfd: Fd, path: Path, mode: Uint, flags: Ui
         if dirfd == fs.AT_FDCWD:
             change(thread.fs.cwd, b".")
         else:
-            host_fs.fchmodat(proc, b"fd/%d" % thread.files.get(dirfd).fd, mode & 0o7777)
+            host_fs.fchmodat(proc, b"fd/%d" % own_file(thread, dirfd, by_path=True).fd, mode & 0o7777)
         return
     resolve(thread, dirfd, path, change, refuse, not flags & fs.AT_SYMLINK_NOFOLLOW)
 
@@ -92,10 +95,7 @@ def change_owner(thread: "Thread", dirfd: int, path: bytes, owner: tuple[int, in
     if flags & ~(fs.AT_SYMLINK_NOFOLLOW | fs.AT_EMPTY_PATH):
         raise LinuxError(EINVAL)
     if not path and flags & fs.AT_EMPTY_PATH and dirfd != fs.AT_FDCWD:
-        file = thread.files.get(Fd(dirfd))
-        if file.node:
-            raise LinuxError(EPERM)
-        host_fs.fchownat(file.fd, b"", *owner, fs.AT_EMPTY_PATH)
+        host_fs.fchownat(own_file(thread, dirfd, by_path=True).fd, b"", *owner, fs.AT_EMPTY_PATH)
         return
     kept = flags & fs.AT_SYMLINK_NOFOLLOW
     if not path and flags & fs.AT_EMPTY_PATH:
@@ -140,7 +140,7 @@ def change_times(thread: "Thread", dirfd: int, path: bytes | None, times: bytes 
     if path is None or (not path and flags & fs.AT_EMPTY_PATH and dirfd != fs.AT_FDCWD):
         if path is None and flags:
             raise LinuxError(EINVAL)
-        file = own_file(thread, Fd(dirfd)) if path is None else thread.files.get(Fd(dirfd))
+        file = own_file(thread, dirfd, by_path=path is not None)
         host_fs.utimensat(host_proc(thread.kernel), b"fd/%d" % file.fd, times, 0)
         return
     kept = flags & fs.AT_SYMLINK_NOFOLLOW

@@ -144,7 +144,8 @@ def open_node(thread: "Thread", node: SyntheticNode, flags: int) -> OpenFile:
     if directory or flags & fs.O_PATH:
         return SyntheticFile(node, flags & ~fs.OPENED_ONCE)
     file = node.open(thread, flags & ~fs.OPENED_ONCE)
-    file.node = file.node or node
+    if not file.foreign:
+        file.node = file.node or node
     return file
 
 

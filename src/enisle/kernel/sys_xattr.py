@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from errno import E2BIG, EBADF, ENAMETOOLONG, EOPNOTSUPP, ERANGE
+from errno import E2BIG, EBADF, ENAMETOOLONG, EOPNOTSUPP, EPERM, ERANGE
 from typing import TYPE_CHECKING
 
 from enisle.abi import host_fs
@@ -36,12 +36,14 @@ def on_path(thread: "Thread", path: bytes, calls: tuple[PathCall, PathCall], fol
     return resolve(thread, fs.AT_FDCWD, path, host, node, follow)
 
 
-def host_fd(thread: "Thread", fd: Fd) -> int:
+def host_fd(thread: "Thread", fd: Fd, change: bool = False) -> int:
     file = thread.files.get(fd)
     if file.kind == "path":
         raise LinuxError(EBADF)
     if file.node:
         raise LinuxError(EOPNOTSUPP)
+    if change and file.foreign:
+        raise LinuxError(EPERM)
     return file.fd
 
 
@@ -82,7 +84,7 @@ def sys_lsetxattr(thread: "Thread", path: Path, name: Gva, value: Gva, size: Siz
 @syscall(190, Support.FULL)
 def sys_fsetxattr(thread: "Thread", fd: Fd, name: Gva, value: Gva, size: Size, flags: Int) -> int:
     content = read_value(thread, value, size)
-    return host_fs.fsetxattr(host_fd(thread, fd), read_name(thread, name), content, size, flags)
+    return host_fs.fsetxattr(host_fd(thread, fd, change=True), read_name(thread, name), content, size, flags)
 
 
 # ---- get and list: `call(buffer, size)` fills the buffer -------------------------------------------------------------
@@ -151,4 +153,4 @@ def sys_lremovexattr(thread: "Thread", path: Path, name: Gva) -> int:
 
 @syscall(199, Support.FULL)
 def sys_fremovexattr(thread: "Thread", fd: Fd, name: Gva) -> int:
-    return host_fs.fremovexattr(host_fd(thread, fd), read_name(thread, name))
+    return host_fs.fremovexattr(host_fd(thread, fd, change=True), read_name(thread, name))

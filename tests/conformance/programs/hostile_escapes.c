@@ -203,6 +203,39 @@ static void sockets(void) {
     }
 }
 
+static void change_what_is_the_callers(void) { /* standard input and the error output are the host's files */
+    static const char *const names[] = {"/proc/self/fd/%d", "/dev/fd/%d", "/proc/thread-self/fd/%d"};
+    struct timespec times[2] = {{1, 0}, {1, 0}};
+    char name[64];
+    for (int fd = 0; fd < 3; fd += 2) {
+        refused("fchmod", fchmod(fd, 01457));
+        refused("fchown", fchown(fd, 8, 24));
+        refused("futimens", futimens(fd, times));
+        refused("fsetxattr", syscall(SYS_fsetxattr, fd, "user.x", "1", 1, 0));
+        refused("fremovexattr", syscall(SYS_fremovexattr, fd, "user.x"));
+        for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+            snprintf(name, sizeof name, names[i], fd);
+            refused("chmod", chmod(name, 01457));
+            refused("chown", chown(name, 8, 24));
+            refused("utimensat", utimensat(AT_FDCWD, name, times, 0));
+            refused("setxattr", syscall(SYS_setxattr, name, "user.x", "1", 1, 0));
+            int by_path = open(name, O_PATH), again = open(name, fd ? O_WRONLY : O_RDONLY);
+            if (again < 0) printf("cannot open %s: %s\n", name, strerror(errno));
+            refused("fchmod of another description", fchmod(again, 01457));
+            refused("fchown of another description", fchown(again, 8, 24));
+            refused("fchmodat2", syscall(452, by_path, "", 01457, AT_EMPTY_PATH));
+            refused("fchownat", fchownat(by_path, "", 8, 24, AT_EMPTY_PATH));
+            refused("utimensat of a path", utimensat(by_path, "", times, AT_EMPTY_PATH));
+            refused("more rights", open(name, fd ? O_RDONLY : O_WRONLY));
+            close(by_path);
+            close(again);
+        }
+        refused("fchmodat2 of it", syscall(452, fd, "", 01457, AT_EMPTY_PATH));
+        refused("fchownat of it", fchownat(fd, "", 8, 24, AT_EMPTY_PATH));
+    }
+    puts("tried");
+}
+
 static void from_where_we_are(void) { /* the caller moves the working directory away meanwhile */
     char path[4096], line[8];
     int here = open(".", O_RDONLY | O_DIRECTORY);
@@ -227,7 +260,7 @@ int main(int argc, char **argv) {
     secret = argv[2];
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 3) {
-        from_where_we_are();
+        strcmp(argv[3], "caller") ? from_where_we_are() : change_what_is_the_callers();
         return 0;
     }
     paths();
