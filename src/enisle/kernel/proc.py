@@ -62,9 +62,9 @@ class ProcFile(OpenFile):
     def writev(self, thread: "Thread", buffers: Sequence[memoryview]) -> int:
         if self.text.store is None:
             raise LinuxError(EIO)
-        content = gather(buffers)
-        if len(content) > WRITE_MAX:
+        if sum(map(len, buffers)) > WRITE_MAX:
             raise LinuxError(EINVAL)
+        content = gather(buffers)
         self.text.store(thread, content)
         self._stale_at = 0.0
         return len(content)

@@ -213,6 +213,9 @@ def sys_msync(thread: Thread, addr: Gva, length: Size, flags: Int) -> None:
                 os.fdatasync(vma.backing.fd)  # dirty pages of the mapping are the file's page cache
 
 
+MINCORE_PIECE = 1 << 16
+
+
 @syscall(27, Support.PARTIAL, note="reports pages that have a frame, not host residency")
 def sys_mincore(thread: Thread, addr: Gva, length: Size, vec: Gva) -> None:
     if addr & PAGE_MASK:
@@ -220,11 +223,12 @@ def sys_mincore(thread: Thread, addr: Gva, length: Size, vec: Gva) -> None:
     mm, end = thread.mm, addr + page_up(length)
     if not mm.vmas.covers(addr, end):
         raise LinuxError(ENOMEM)
-    present = bytearray((end - addr) // PAGE)
-    with mm.lock:
-        for page, _ in mm.space.entries(Gva(addr), len(present)):
-            present[(page - addr) // PAGE] = 1
-    mm.write(vec, bytes(present))
+    for start in range(addr, end, MINCORE_PIECE * PAGE):  # Linux answers a page of bytes at a time too
+        present = bytearray(min(MINCORE_PIECE, (end - start) // PAGE))
+        with mm.lock:
+            for page, _ in mm.space.entries(Gva(start), len(present)):
+                present[(page - start) // PAGE] = 1
+        mm.write(vec + (start - addr) // PAGE, bytes(present))
 
 
 def _check_mapped(mm: Mm, addr: int, length: int) -> None:

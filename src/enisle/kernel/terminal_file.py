@@ -38,6 +38,8 @@ CHANGES = {
 }
 """Requests that a process in the background may not make."""
 PASSED_VALUES = frozenset({t.TCSBRK, t.TCSBRKP, t.TCXONC, t.TCFLSH, t.TIOCEXCL, t.TIOCNXCL})
+TYPED_AT_ONCE = 4096
+"""More than a terminal's input queue takes (N_TTY_BUF_SIZE)."""
 SIGNAL_CHARACTERS = {t.VINTR: s.SIGINT, t.VQUIT: s.SIGQUIT, t.VSUSP: s.SIGTSTP}
 
 
@@ -93,7 +95,7 @@ class TerminalFile(OpenFile):
             if self.terminal.session and self._modes()[3] & t.TOSTOP:
                 self.terminal.require_foreground(thread, s.SIGTTOU)
             return super().writev(thread, buffers)
-        typed = gather(buffers)
+        typed = gather([buffers[0][:TYPED_AT_ONCE]] if buffers else [])
         written = os.write(self.fd, typed)
         self._signal_for(typed[:written])
         return written

@@ -31,7 +31,7 @@
 #define PATIENCE_MS 400
 
 static unsigned long state;
-static unsigned char *good, *readonly, *hole, *noaccess, *shared, *beyond;
+static unsigned char *good, *readonly, *hole, *noaccess, *shared, *beyond, *huge;
 static long self;
 
 static unsigned long draw(void) { /* xorshift64* */
@@ -72,7 +72,7 @@ static long pointer_argument(void) {
         "/", "", ".", "..", "file", "dir", "link", "fifo", "/proc", "/proc/self", "/proc/self/fd/3", "/proc/self/exe",
         "/proc/self/mem", "/proc/self/maps", "/proc/self/cwd/file", "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/shm/x", "new",
         "file/", "\xff\xfe", "user.name", "system.posix_acl_access", "security.x", "trusted.x"};
-    switch (below(13)) {
+    switch (below(14)) {
     case 0: return 0;
     case 1: return 8;
     case 2: return (long)hole + below(PAGE);
@@ -84,6 +84,7 @@ static long pointer_argument(void) {
     case 8: return (long)hole - 1 - below(40); /* runs into the hole */
     case 9: return (long)paths[below(COUNT(paths))];
     case 10: return (long)shared + below(4 * PAGE);
+    case 12: return (long)huge + (below(3) ? 0 : draw() & ((1L << 40) - 1));
     case 11: return (long)beyond + below(4 * PAGE); /* its file has been cut off */
     default: return (long)good + (below(PAGE) & (below(2) ? ~7L : ~0L));
     }
@@ -156,6 +157,7 @@ static void make_memory(void) {
     mprotect(readonly, PAGE, PROT_READ);
     noaccess = area + 8 * PAGE;
     mprotect(noaccess, PAGE, PROT_NONE);
+    huge = mmap(0, 1L << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     shared = mmap(0, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     spoil(shared, 4 * PAGE);
     int file = open("cut", O_RDWR | O_CREAT | O_TRUNC, 0644);
