@@ -77,6 +77,7 @@ RUN: tuple[Group, ...] = (
         "what you are told",
         (
             Option("--trace", "print system calls on stderr"),
+            Option("--name", "what `enisle ps` calls it (default: its id)", "NAME", ""),
             Option("--stats", "print statistics on stderr when it ends"),
             Option("--json", "print one JSON record on stdout, output captured in it"),
             DEBUG,
@@ -129,6 +130,7 @@ class Options:
     exitless: str
     trace: bool
     stats: bool
+    name: str
     command: list[str]
     closed: frozenset[int]
     """Standard descriptors that were closed when we were started; not typed, but told the same way."""

@@ -89,6 +89,7 @@ def configure(options: Options) -> Configuration:
             exitless=options.exitless,
             trace=options.trace,
             timing=options.stats or options.json,
+            name=options.name,
         )
     )
 
@@ -110,6 +111,7 @@ def _run(options: Options, configuration: Configuration) -> int:
         forward_signals(held, island.kernel)
         status, expired = _wait(island, process, terminal, options.timeout)
         outcome = _outcome(status, expired, time.monotonic() - begin, island.statistics())
+        island.leave()
     if capture:
         capture.print_record(outcome)
     if options.stats:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from enisle.errors import InvalidRequest
+from enisle.island.registry import validate_name
 from enisle.records import Record
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -45,6 +46,8 @@ class Configuration(Record):
     trace: bool = False
     timing: bool = False
     """Measure the time in the guest: two clock readings for each exit."""
+    name: str = ""
+    """What `enisle ps` calls it; without one it goes by its id."""
 
     @property
     def files_limit(self) -> int:
@@ -73,6 +76,8 @@ def validate(configuration: Configuration) -> Configuration:
     ):
         if value not in allowed:
             raise InvalidRequest(f"no such {name}: {value!r}", "only these are known", f"one of {', '.join(allowed)}")
+    if configuration.name:
+        validate_name(configuration.name)
     if configuration.memory < SMALLEST_MEMORY:
         raise InvalidRequest(
             f"memory of {configuration.memory} bytes is too small",

@@ -15,7 +15,7 @@ from enisle.island.configuration import Configuration
 from enisle.island.confine import confine
 from enisle.island.furnish import clone_sources, clone_trees, furnish
 from enisle.island.namespaces import enter_namespaces
-from enisle.island.rootfs import layer_root, layer_system, pivot, stage
+from enisle.island.rootfs import clone, layer_root, layer_system, pivot, stage
 from enisle.island.view import View, plan_view
 from enisle.records import Record
 
@@ -35,10 +35,12 @@ class Jail(Record):
     notes: tuple[str, ...]
     umask: int = 0o022
     """The caller's, which programs inherit."""
+    hatch: int = -1
+    """A detached mount of the directory of the island's hatch, which leads nowhere else."""
 
 
-def enter(configuration: Configuration) -> Jail:
-    """Build the root file system and make it this process's only one.
+def enter(configuration: Configuration, hatch: str = "") -> Jail:
+    """Build the root file system and make it this process's only one, keeping hold of the directory `hatch`.
 
     Raises InvalidRequest for paths that cannot be shown, HostError for what the host forbids.
     """
@@ -53,6 +55,7 @@ def enter(configuration: Configuration) -> Jail:
     host_proc = os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
     enter_namespaces(private_network)
     try:
+        kept = clone(hatch, True) if hatch else -1
         notes = _build(configuration, view, home, root)
         os.chdir(view.cwd)
         os.umask(0)  # from now on our kernel applies the guest's
@@ -60,7 +63,7 @@ def enter(configuration: Configuration) -> Jail:
         raise
     except OSError as error:
         raise _explain(error, view) from error
-    return Jail(view.cwd, home, root, private_network, host_proc, (*view.notes, *notes), umask)
+    return Jail(view.cwd, home, root, private_network, host_proc, (*view.notes, *notes), umask, kept)
 
 
 def close_door(jail: Jail) -> None:

@@ -38,8 +38,16 @@ LATE = (
 
 UNNEEDED = ("emulated", "findings", "_")
 """The emulator is imported, whole, by the machine that needs it; findings are the doctor's."""
-LIBRARY = ("weakref",)
+LIBRARY = {
+    "weakref": "weakref",
+    "json": "json/__init__",
+    "json.decoder": "json/decoder",
+    "json.encoder": "json/encoder",
+    "json.scanner": "json/scanner",
+}
 """Modules of the standard library, each a file of Python, that only kept modules import."""
+ANSWERS = "enisle.island.answers"
+"""What the hatch imports when somebody asks."""
 HEADER = 16
 """Bytes before the code in a cached file (PEP 552)."""
 
@@ -58,9 +66,10 @@ def preload() -> None:
             name = f"{room.__name__}.{file[:-3]}"
             if file.endswith(".py") and not file.startswith(UNNEEDED) and name not in sys.modules:
                 keep[name] = read_code(f"{directory}/{file}")
-    for name in LIBRARY:
+    for name, file in LIBRARY.items():
         if name not in sys.modules:
-            keep[name] = read_code(f"{os.path.dirname(os.__file__)}/{name}.py")
+            keep[name] = read_code(f"{os.path.dirname(os.__file__)}/{file}.py")
+    keep[ANSWERS] = read_code(f"{os.path.dirname(__file__)}/{ANSWERS.rpartition('.')[2]}.py")
     host.load_library("libgcc_s.so.1")  # pthread_exit(3) of glibc loads it by name when a thread ends early
 
 
@@ -99,7 +108,7 @@ class _Kept:
     ) -> ModuleSpec | None:
         kept = cls.modules.get(fullname)
         loader: Any = cls()
-        return ModuleSpec(fullname, loader, origin=kept[0]) if kept else None
+        return ModuleSpec(fullname, loader, origin=kept[0], is_package="__init__" in kept[0]) if kept else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None

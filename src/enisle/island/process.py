@@ -15,6 +15,7 @@ from enisle.abi import tsc
 from enisle.errors import GuestError, HostError
 from enisle.island import jail, preload
 from enisle.island.configuration import Configuration
+from enisle.island.hatch import Hatch
 from enisle.island.program import start_program
 from enisle.island.view import guest_environment
 from enisle.kernel import Kernel, KernelConfig, Process
@@ -40,6 +41,9 @@ class IslandProcess:
         """Build it. `tell` gets what the owner should know, `trace` each system call when that was asked for."""
         set_limits()
         self.configuration = configuration
+        self.program: Sequence[str] = ()
+        """The words of the first command."""
+        self.hatch: Hatch | None = None
         self.machine = Machine(
             backend=configuration.processor,
             memory_limit=configuration.memory_limit,
@@ -48,20 +52,24 @@ class IslandProcess:
             exitless=configuration.exitless != "off",
         )
         try:
+            self.hatch = make_hatch(configuration.name)
             preload.preload()
             tsc.is_invariant()  # remembered from now on: it looks at the host's /proc
-            self.jail = jail.enter(configuration)
+            self.jail = jail.enter(configuration, self.hatch.published.path if self.hatch else "")
             jail.close_door(self.jail)
             preload.seal()
             self.kernel = Kernel(self.machine, kernel_config(configuration, self.jail, tell, trace))
         except BaseException:
             self.machine.close()
+            self.leave()
             raise
         gc.freeze()  # modules and tables are for good: no later collection needs to walk them
         gc.enable()
         self.environment = guest_environment(
             configuration, self.jail.home, os.environ.get("TERM"), jail.python_prefixes()
         )
+        if self.hatch:
+            self.hatch.open(self, self.jail.hatch)
 
     def notes(self) -> tuple[str, ...]:
         """Return what the user should know about this island, one line each."""
@@ -71,6 +79,7 @@ class IslandProcess:
 
     def start(self, command: Command) -> Process:
         """Start a guest process. Raises NotFound or InvalidRequest when the program cannot be started."""
+        self.program = self.program or command.argv
         argv = [os.fsencode(word) for word in command.argv]
         environment = [os.fsencode(f"{name}={value}") for name, value in command.environment.items()]
 
@@ -104,8 +113,14 @@ class IslandProcess:
         """Return the counters of kernel and machine as one plain record."""
         return as_record(self.kernel.statistics()) | as_record(self.machine.statistics())
 
+    def leave(self) -> None:
+        """Take the island out of the list of running ones. May be called again."""
+        if self.hatch:
+            self.hatch.close()
+
     def close(self) -> None:
         """Kill every guest process, join their threads, give the machine back."""
+        self.leave()
         self.kernel.shutdown()
         self.machine.close()
 
@@ -116,6 +131,16 @@ class IslandProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def make_hatch(name: str) -> Hatch | None:
+    """Return the island's hatch; None where there is no place for one and nobody asked for a name."""
+    try:
+        return Hatch(name)
+    except HostError:
+        if name:
+            raise
+        return None
 
 
 def kernel_config(

@@ -59,6 +59,7 @@ class Island:
         network: str = "none",
         processor: str = "auto",
         exitless: str = "auto",
+        name: str = "",
     ) -> None:
         self.configuration = validate(
             Configuration(
@@ -72,6 +73,7 @@ class Island:
                 network=network,
                 processor=processor,
                 exitless=exitless,
+                name=name,
             )
         )
         self._child = Child(self.configuration)

@@ -37,6 +37,7 @@ def main() -> None:
         os._exit(1)
     channel.send({"id": 0, "ok": {"pid": os.getpid(), "backend": island.machine.backend, "notes": island.notes()}})
     Service(island, channel).serve()
+    island.leave()
     os._exit(0)  # the host takes processes, memory and mounts back faster than we could
 
 
