@@ -147,6 +147,36 @@ STANDARD_LAYOUT = {
     19: (960, 128),
 }
 
+GATES: dict[int, tuple[str, ...]] = {
+    0x5: ("monitor", "mwaitx"),
+    0x9: ("dca",),
+    0xD: ("xsave",),
+    0xF: ("cqm",),
+    0x10: ("rdt_a",),
+    0x12: ("sgx",),
+    0x14: ("intel_pt",),
+    0x19: ("kl",),
+    0x1B: ("pconfig",),
+    0x1C: ("arch_lbr",),
+    0x1D: ("amx_tile",),
+    0x1E: ("amx_tile",),
+    0x20: ("hreset",),
+    0x23: ("arch_perfmon_ext",),
+    0x24: ("avx10",),
+    0x8000_000A: ("svm",),
+    0x8000_001B: ("ibs",),
+    0x8000_001C: ("lwp",),
+    0x8000_001D: ("topoext",),
+    0x8000_001E: ("topoext",),
+    0x8000_0022: ("perfmon_v2",),
+}
+"""Leaves that describe features: of no meaning without one of them."""
+KNOWN_LEAVES = frozenset(
+    (0, 1, 2, 4, 5, 6, 7, 0xA, 0xB, 0xD, 0x15, 0x16, 0x1F, *GATES, *range(0x8000_0000, 0x8000_0009))
+    + (0x8000_0019, 0x8000_001A, 0x8000_0021)
+)
+"""Leaves that are understood here; others a strict value hides."""
+
 # elf(5), linux/arch/x86/include/uapi/asm/hwcap2.h
 HWCAP2_FSGSBASE = 1 << 1
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, reduce
 from typing import Any
 
-from enisle.abi.x86_features import FEATURES, NAMES, U32, XCR0_BITS, Register, dependents_of
+from enisle.abi.x86_features import FEATURES, GATES, KNOWN_LEAVES, NAMES, U32, XCR0_BITS, Register, dependents_of
 from enisle.machine.blocking.codes import CodeTable, merge, strictest, table
 from enisle.machine.blocking.instructions import (
     CODE_WIDTH,
@@ -157,12 +157,15 @@ class BlockingValue:
         places |= {(leaf, subleaf) for leaf, subleaf, _ in self.masks}
         if self._masks_xcr0:  # sizes follow the components
             places |= {(0xD, 0), (0xD, 1), *((0xD, bit) for bit, name in XCR0_BITS.items() if name in self.actions)}
+        places |= {(leaf, 0) for leaf, gates in GATES.items() if any(self.actions.get(name) == BLOCK for name in gates)}
         if (1, 0) in places:
             places.add((0x8000_0001, 0))  # repeats bits of leaf 1 on some processors
         return frozenset(places)
 
     def masks_answer(self, leaf: int, subleaf: int = 0) -> bool:
         """Return whether CPUID's answer may differ from the processor's own."""
+        if self.strict and leaf not in KNOWN_LEAVES:
+            return True
         return (leaf, subleaf) in self._masked_leaves or (leaf, 0) in self._masked_leaves
 
     def refusal(self, number: int, argument: int = 0) -> Refusal:
