@@ -42,6 +42,7 @@ from enisle.machine.supervisor import Supervisor
 if TYPE_CHECKING:
     from enisle.machine.exitless import CallSlot
     from enisle.machine.pagetables import AddressSpace
+    from enisle.machine.walks import Walker, Walks
 
 USER_RFLAGS = 0x3F7FD5 & ~0x3000  # what ring 3 may set (no IOPL, no VM)
 FIXED_RFLAGS = 0x202
@@ -70,6 +71,8 @@ class Vm:
         self.turns = Turns()
         self.watch = CodeWatch(self._shoot_down)
         self.last: EmulatedProcessor | None = None
+        self.walks: Walks | None = None
+        """Counters of page-table reads, when they are wanted."""
         self._boot_root: Gpa | None = None
 
     def add_extent(self, gpa: Gpa, hva: Hva, size: int) -> None:
@@ -128,6 +131,13 @@ class EmulatedProcessor(Runner):
         self._map_extents()
         self._engine.enter_ring_3(self._boot_root, NOWHERE)
         self._root = self._entered = self._boot_root
+        self._walker: Walker | None = None
+        if vm.walks:
+            from enisle.machine.walks import Walker
+
+            self._walker, vm.walks.uncounted = Walker(vm.walks), self._boot_root
+            self._walker.root = self._boot_root
+            self._engine.walk_by(self._walker)
         self._generation, self._code = vm.watch.generation, vm.watch.position
         self._inside = self._thread = 0
         self._covered: list[tuple[int, int]] = []

@@ -10,19 +10,23 @@ import os
 import struct
 from ctypes import addressof, byref, c_char, c_int, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi.types import Gpa, Hva
 from enisle.abi.x86 import GPR_COUNT, R8, RFLAGS, RIP, Cr0, Cr4, Efer, Msr, Vector
 from enisle.errors import HostError
 from enisle.machine import layout, supervisor
 
+if TYPE_CHECKING:
+    from enisle.machine.walks import Walker
+
 # unicorn/unicorn.h, unicorn/x86.h
 ARCH_X86, MODE_64, CPU_HASWELL, PROT_ALL = 4, 8, 19, 7
-HOOK_INTR, HOOK_INSN = 1, 2
+HOOK_INTR, HOOK_INSN, HOOK_TLB_FILL = 1, 2, 1 << 17
 INSN_IN, INSN_OUT, INSN_SYSCALL, INSN_SYSENTER = 218, 500, 699, 700
 CTL_USE_EXITS, CTL_CPU_MODEL, CTL_REMOVE_CODE, CTL_FLUSH_CODE, CTL_FLUSH_TLB, CTL_BUFFER_SIZE = 4, 7, 9, 10, 11, 13
 CTL_CONTEXT_MODE, CONTEXT_CPU, CONTEXT_MEMORY = 14, 1, 2
+CTL_TLB_TYPE, TLB_CPU, TLB_VIRTUAL = 12, 0, 1
 CTL_WRITE = 1 << 30
 HINT_UNKNOWN = "install unicorn 2.1.4"
 ERR_INSN_INVALID = 10
@@ -102,6 +106,8 @@ class Engine:
         if library.uc_open(ARCH_X86, MODE_64, byref(handle)):
             raise HostError("no more emulated processors", "Unicorn refuses another engine")
         self._handle = handle
+        self.walker: Walker | None = None
+        """Whoever walks the tables instead of the engine, to count what it reads."""
         self._contexts: list[c_void_p] = []
         self._control(CTL_CPU_MODEL, c_int(CPU_HASWELL))
         self._control(CTL_BUFFER_SIZE, c_uint32(CODE_BUFFER))
@@ -227,9 +233,22 @@ class Engine:
         self.vector = NO_VECTOR
         self._saved[1][CONTEXT_RIP] = NOT_SAVED
         failure = library.uc_emu_start(handle, self.gpr[RIP], 0, 0, 0)
+        if failure and self.walker and self.walker.refused:
+            failure = self._start_unwalked()
         if int(self.vector) == REFUSED:  # set by a hook
             library.uc_context_restore(handle, self._before[0])
         library.uc_reg_read_batch(handle, batch.registers, batch.addresses, batch.count)
+        return int(failure)
+
+    def _start_unwalked(self) -> int:
+        """Repeat the instruction that our walker could not translate for, with the engine's own walk and its #PF."""
+        library, handle, batch = self._library, self._handle, self._all
+        if self.walker:
+            self.walker.refused = False
+        library.uc_reg_read_batch(handle, batch.registers, batch.addresses, batch.count)
+        self._control(CTL_TLB_TYPE, c_int(TLB_CPU))
+        failure = library.uc_emu_start(handle, self.gpr[RIP], 0, 0, 0)
+        self._control(CTL_TLB_TYPE, c_int(TLB_VIRTUAL))
         return int(failure)
 
     def in_system_call(self) -> bool:
@@ -280,6 +299,15 @@ class Engine:
     def set_root(self, root: Gpa) -> None:
         """Translate through the tables at `root`; forgets all translations of addresses."""
         self._set(REG_CR3, c_uint64(root))
+        if self.walker:
+            self.walker.root = root
+
+    def walk_by(self, walker: "Walker") -> None:
+        """Let `walker` read the page tables from now on. Requires: in ring 3."""
+        self.walker = walker
+        self._hook(HOOK_TLB_FILL, ctypes.cast(walker.callback, c_void_p), None)
+        self._control(CTL_TLB_TYPE, c_int(TLB_VIRTUAL))
+        self.flush_translations()
 
     def flush_translations(self) -> None:
         self._control(CTL_FLUSH_TLB)
