@@ -14,6 +14,8 @@ from enisle.machine.supervisor import Supervisor
 from enisle.records import Record
 
 if TYPE_CHECKING:
+    from enisle.machine.blocking.query import Queries
+    from enisle.machine.blocking.value import BlockingValue
     from enisle.machine.counter import Counter
 
 MINIMUM_MEMORY = 16 << 20
@@ -52,6 +54,7 @@ class Machine:
         processors: int = 1,
         memory_kind: str = "anonymous",
         exitless: bool = True,
+        blocking: "BlockingValue | None" = None,
     ) -> None:
         if memory_limit < MINIMUM_MEMORY:
             hint = f"give at least {MINIMUM_MEMORY >> 20}M"
@@ -71,6 +74,19 @@ class Machine:
         self._condemned: list[AddressSpace] = []
         self._idle: list[Processor] = []
         self._all: list[Processor] = []
+        self.blocking = blocking
+        """What the processors may execute; None: all they can."""
+        self.queries = self._take_up_blocking() if blocking else None
+        """What the processors answer under `blocking`."""
+
+    def _take_up_blocking(self) -> "Queries":
+        from enisle.machine.blocking.backing import take_up
+
+        try:
+            return take_up(self)
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, backend: str) -> Any:
         if backend in ("auto", "kvm"):
@@ -94,12 +110,12 @@ class Machine:
     @property
     def xfeatures(self) -> int:
         """XCR0 of the guest: the components of its XSAVE area (SDM 1 13.1)."""
-        return self._vm.xcr0
+        return self.queries.xcr0 if self.queries else self._vm.xcr0
 
     @property
     def xsave_size(self) -> int:
         """Bytes of the guest's standard-format XSAVE area."""
-        return self._vm.xsave_size
+        return self.queries.xsave_size if self.queries else self._vm.xsave_size
 
     def add_common_page(self, address: Gva, content: bytes, execute: bool) -> Gpa:
         """Make a page that every address space has, readable in ring 3; before the first space is made."""

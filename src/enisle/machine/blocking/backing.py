@@ -1,0 +1,84 @@
+"""What the processors of a machine are without a value: CPUID and XCR0, asked by a guest of that machine.
+
+The host's own CPUID is not it: a hypervisor may show its guests another one, and the emulated processor is one of its
+own. Runs on the thread that makes the machine, before anything is enforced.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from enisle.abi.cpuid import Answer, CpuidTable, capture
+from enisle.abi.types import Gva
+from enisle.abi.x86 import GPR_COUNT, R8, RAX, RBX, RCX, RDX, RIP
+from enisle.errors import HostError
+from enisle.machine.blocking.admission import admit
+from enisle.machine.blocking.query import Queries
+from enisle.machine.layout import USER_START
+from enisle.machine.pagetables import leaf_flags
+from enisle.machine.processor import Exit, Interrupted, Processor, Syscall
+
+if TYPE_CHECKING:
+    from enisle.machine.machine import Machine
+
+CPUID = bytes.fromhex("0fa2 4189c8 0f05")  # cpuid; mov r8d, ecx; syscall
+XGETBV = bytes.fromhex("0f01d0 4189c8 0f05")  # xgetbv; mov r8d, ecx; syscall
+PLACES = {CPUID: 0, XGETBV: 16}
+
+
+def measure(machine: "Machine") -> CpuidTable:
+    """Return what CPUID and XGETBV answer in a guest of the machine. Raises HostError when they do not answer."""
+    with _guest(machine) as processor:
+
+        def cpuid(leaf: int, subleaf: int) -> Answer:
+            gpr = processor.gpr
+            _run(processor, CPUID, leaf, subleaf)
+            return gpr[RAX] & 0xFFFF_FFFF, gpr[RBX] & 0xFFFF_FFFF, gpr[R8], gpr[RDX] & 0xFFFF_FFFF
+
+        def xcr0() -> int:
+            _run(processor, XGETBV, 0, 0)
+            return processor.gpr[RAX] & 0xFFFF_FFFF | processor.gpr[RDX] << 32
+
+        return capture(cpuid, xcr0)
+
+
+@contextmanager
+def _guest(machine: "Machine") -> Generator[Processor]:
+    # A space of its own, not one of the machine's: those come when all pages that they have in common are there.
+    space, processor = machine.supervisor.new_address_space(), machine.acquire_processor()
+    try:
+        page = machine.memory.allocate_frame()
+        machine.memory.write(page, b"".join(code.ljust(16, b"\xcc") for code in PLACES))
+        space.map(Gva(USER_START), page, 1, leaf_flags(True, False, True))
+        for index in range(GPR_COUNT):
+            processor.gpr[index] = 0
+        processor.enter(space.root)
+        yield processor
+    finally:
+        machine.release_processor(processor)
+        space.clear()
+        machine.shadows.forget()
+        space.close()
+
+
+def _run(processor: Processor, code: bytes, rax: int, rcx: int) -> None:
+    gpr = processor.gpr
+    gpr[RIP], gpr[RAX], gpr[RCX] = USER_START + PLACES[code], rax, rcx
+    ended: Exit = processor.run()
+    while isinstance(ended, Interrupted):
+        ended = processor.run()
+    if not isinstance(ended, Syscall):
+        raise HostError("this host's processors do not tell what they are", f"CPUID or XGETBV ended in {ended!r}")
+
+
+def take_up(machine: "Machine") -> Queries:
+    """Return the answers of the machine's processors under its blocking value. Raises HostError when they cannot be it.
+
+    The size of the XSAVE area that is announced covers all that the processor stores: whether masking XCR0 has an
+    effect is not relied on.
+    """
+    assert machine.blocking
+    table = measure(machine)
+    queries = Queries(machine.blocking, table, table.xcr0)
+    admit(queries, machine.backend)
+    return queries
