@@ -196,6 +196,20 @@ class AddressSpace:
             yield gva, first, here
             gva += here << PAGE_SHIFT
 
+    def _held_pieces(self, gva: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the `_pieces` that have a table or a 2 MiB leaf, without a look at each of a huge empty range."""
+        end = gva + (count << PAGE_SHIFT)
+        if (end - gva) >> HUGE_SHIFT <= len(self._tables[0]) + len(self._huge):
+            yield from (piece for piece in self._pieces(gva, count) if self._holds(piece[0] >> HUGE_SHIFT))
+            return
+        for key in sorted({*self._tables[0], *self._huge}):
+            start = max(gva, key << HUGE_SHIFT)
+            if start < (stop := min(end, (key + 1) << HUGE_SHIFT)):
+                yield from self._pieces(start, (stop - start) >> PAGE_SHIFT)
+
+    def _holds(self, key: int) -> bool:
+        return key in self._tables[0] or key in self._huge
+
     # ---- changes -------------------------------------------------------------------------------------------------
 
     def map(self, gva: Gva, gpa: Gpa, count: int, flags: int) -> None:
@@ -217,7 +231,7 @@ class AddressSpace:
     def unmap(self, gva: Gva, count: int) -> None:
         """Remove the range's translations and drop their references (which flushes what nobody else uses)."""
         release: list[Run] = []
-        for address, first, here in self._pieces(gva, count):
+        for address, first, here in self._held_pieces(gva, count):
             key = address >> HUGE_SHIFT
             if key in self._huge and here == ENTRIES:
                 directory = self._table(address, 1)
@@ -226,8 +240,6 @@ class AddressSpace:
                 self.ops.set(directory, key & 511, 0)
                 del self._huge[key]
                 self._was_huge[key] = frame, self.shadows.generation
-                continue
-            if key not in self._huge and key not in self._tables[0]:
                 continue
             table = self._leaf_table(address)
             release.extend(frame_runs(self.ops.get_run(table, first, here)))
@@ -241,7 +253,7 @@ class AddressSpace:
     def protect(self, gva: Gva, count: int, flags: int) -> None:
         """Give mapped pages of the range new rights, keeping copy-on-write; downgrades are flushed."""
         downgraded: list[Run] = []
-        for address, first, here in self._pieces(gva, count):
+        for address, first, here in self._held_pieces(gva, count):
             key = address >> HUGE_SHIFT
             if key in self._huge and here == ENTRIES and flags & PRESENT:
                 directory = self._table(address, 1)
@@ -250,8 +262,6 @@ class AddressSpace:
                 self.ops.set(directory, key & 511, new)
                 if _is_downgrade(old, new):
                     downgraded.append((Gpa(old & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE))
-                continue
-            if key not in self._huge and key not in self._tables[0]:
                 continue
             table = self._leaf_table(address)
             old_entries = self.ops.get_run(table, first, here)
@@ -271,7 +281,7 @@ class AddressSpace:
         end = (gva >> PAGE_SHIFT) + count
         if private and (split := [key for key in self._huge if gva >> HUGE_SHIFT <= key <= end * PAGE >> HUGE_SHIFT]):
             self._split(split)
-        for address, first, here in self._pieces(gva, count):
+        for address, first, here in self._held_pieces(gva, count):
             key = address >> HUGE_SHIFT
             whole = key in self._huge and here == ENTRIES and key not in child._tables[0]
             if whole and not private:
@@ -280,8 +290,6 @@ class AddressSpace:
                 child._link(key, entry)
                 child._huge[key] = 1
                 self.memory.share(Gpa(entry & PTE_ADDRESS & ~HUGE_MASK), FRAMES_PER_HUGE)
-                continue
-            if key not in self._huge and key not in self._tables[0]:
                 continue
             table = self._leaf_table(address)
             entries = self.ops.get_run(table, first, here)
@@ -334,7 +342,7 @@ class AddressSpace:
 
     def entries(self, gva: Gva, count: int) -> Iterator[tuple[int, int]]:
         """Yield (address, entry) for every owned page of the range."""
-        for address, first, here in self._pieces(gva, count):
+        for address, first, here in self._held_pieces(gva, count):
             key = address >> HUGE_SHIFT
             if key in self._tables[0]:
                 for index, entry in enumerate(self.ops.get_run(self._tables[0][key], first, here)):
