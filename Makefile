@@ -1,8 +1,8 @@
-# The whole interface: run test check bench soak clean. PYTHON=… chooses the interpreter the first time.
+# The whole interface: run test check bench soak kernels clean. PYTHON=… chooses the interpreter the first time.
 BIN := .venv/bin
 SOURCES := src tests bench examples
 
-.PHONY: run test check bench soak clean
+.PHONY: run test check bench soak kernels clean
 
 run: .venv/installed-run
 	@tools/run-example
@@ -21,6 +21,10 @@ bench: .venv/installed-dev
 
 soak: .venv/installed-dev
 	$(BIN)/python -m bench.soak $(SOAK_ARGS)
+
+# Kernels for test guests, from the Debian mirror this machine uses; without KERNELS all of tools/kernels.toml.
+kernels: .venv/installed-run
+	@tools/kernels fetch $(or $(KERNELS),--all)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .hypothesis .ruff_cache .import_linter_cache bench/results
