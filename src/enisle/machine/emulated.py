@@ -165,6 +165,10 @@ class EmulatedProcessor(Runner):
     def enter(self, root: Gpa) -> None:
         self._root = root
 
+    def redirect(self, root: Gpa) -> None:
+        self._root = root
+        self.halt_and_wait()
+
     def open_slot(self, space: "AddressSpace") -> "CallSlot | None":
         """Return None: an exit is cheaper here than a slot."""
         return None

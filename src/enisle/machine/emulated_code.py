@@ -104,7 +104,7 @@ class WatchedPageTables(PlainPageTables):
 
     def __init__(self, memory: GuestMemory, watch: CodeWatch) -> None:
         super().__init__(memory)
-        self._watch = watch
+        self.watch = self._watch = watch
         self._levels: dict[Gpa, int] = {}
 
     def alloc(self, level: int) -> Gpa:
@@ -133,6 +133,22 @@ class WatchedPageTables(PlainPageTables):
         super().set_run(table, index, entries)
         for frame, count, writable, executable in _runs_with_rights(entries):
             self._watch.mapped(frame, count, writable, executable)
+
+
+def notice_of(watch: CodeWatch) -> "Callable[[int, int, array[int]], None]":
+    """Return what replicated page tables tell of the entries they write: level, index, entries."""
+
+    def notice(level: int, _index: int, entries: "array[int]") -> None:
+        if level == 0:
+            for frame, count, writable, executable in _runs_with_rights(entries):
+                watch.mapped(frame, count, writable, executable)
+            return
+        for entry in entries:
+            if level == 1 and entry & PRESENT and entry & HUGE_LEAF:
+                frame = (entry & PTE_ADDRESS & ~HUGE_MASK) >> PAGE_SHIFT
+                watch.mapped(frame, FRAMES_PER_HUGE, bool(entry & WRITABLE), not entry >> 63)
+
+    return notice
 
 
 def _runs_with_rights(entries: "array[int]") -> list[tuple[int, int, bool, bool]]:

@@ -12,6 +12,7 @@ import mmap
 import os
 import signal
 import threading
+import time
 
 from enisle.abi import host, kvm
 from enisle.abi.types import PAGE, Gpa, Hva
@@ -118,6 +119,9 @@ class Vm:
             region = kvm.kvm_userspace_memory_region(SPARE_SLOT, 0, SPARE_GPA, size, address)
             kvm.KVM_SET_USER_MEMORY_REGION(self.fd, region)
 
+    def check_extension(self, number: int) -> int:
+        return kvm.KVM_CHECK_EXTENSION(self._kvm, number)
+
     def counter_khz(self) -> int:
         """Return the rate of the guests' time-stamp counter; 0 when KVM does not say."""
         try:
@@ -165,6 +169,7 @@ class KvmProcessor:
         self._sysret = False
         self._dirty = DIRTY_ALL
         self._number = number
+        self._redirected, self._next_root = False, Gpa(0)
         self.slot: CallSlot | None = None
         self._supervisor, self._memory = machine_supervisor, machine_supervisor.memory
         self._set_up(tss)
@@ -193,6 +198,20 @@ class KvmProcessor:
         if done != len(values):
             raise HostError("this KVM refuses a model-specific register", f"{list(values)[done]:#x}")
 
+    # ---- control over instructions (machine.enforcement) -----------------------------------------------------------
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def cpuid_table(self) -> kvm.kvm_cpuid2:
+        """Return what this processor was given; whether CPUID shows it is another question."""
+        return self._vm.cpuid
+
+    def change_cr4(self, set_bits: int = 0, clear_bits: int = 0) -> None:
+        self._sregs.cr4 = self._sregs.cr4 & ~clear_bits | set_bits
+        self._dirty = DIRTY_ALL
+
     # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
@@ -214,7 +233,24 @@ class KvmProcessor:
         self._dirty = DIRTY_ALL
 
     def enter(self, root: Gpa) -> None:
+        self._redirected = False
         self._sregs.cr3 = root
+        self._dirty = DIRTY_ALL
+
+    def redirect(self, root: Gpa) -> None:
+        self._next_root = root
+        self._redirected = True
+        self.kick()  # one that is about to go in comes back at once: it has not used its old root then
+        me = threading.get_native_id()
+        while self._redirected and self._thread not in (0, me):
+            time.sleep(20e-6)  # lets the processor have the GIL
+
+    def _follow_redirection(self) -> None:
+        self._redirected = False  # first: a root that comes meanwhile is looked at once more
+        sregs = kvm.kvm_sregs()
+        kvm.KVM_GET_SREGS(self._fd, sregs)
+        self._sregs.cr2 = sregs.cr2  # a page fault may wait to be delivered
+        self._sregs.cr3 = self._next_root
         self._dirty = DIRTY_ALL
 
     def xsave(self) -> bytes:
@@ -267,6 +303,8 @@ class KvmProcessor:
         if gpr[RIP] >> 47:  # a forged return address; VMX would refuse the entry
             return ProcessorException(Vector.GP, 0)
         gpr[RFLAGS] = (gpr[RFLAGS] & USER_RFLAGS) | FIXED_RFLAGS
+        if self._redirected:
+            self._follow_redirection()
         if self._sysret and not self._dirty & kvm.KVM_SYNC_X86_SREGS:
             if gpr[RIP] == gpr[RCX] and gpr[RFLAGS] == gpr[R11] and gpr[RIP] < layout.SLOTS_END:
                 gpr[RIP], gpr[RFLAGS] = supervisor.SYSRET_ADDRESS, 2
@@ -318,6 +356,7 @@ class KvmProcessor:
         self._vm.syscall_ring = sregs.cs.selector & 3
 
     def _failed(self, error: OSError, epoch: int) -> Exit:
+        self._thread = 0  # out of the guest, before anything is waited for
         if error.errno == errno.EINTR:
             return self._interrupted()
         self._dirty = DIRTY_ALL

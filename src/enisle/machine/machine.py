@@ -8,7 +8,7 @@ from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine import layout
 from enisle.machine.memory import GuestMemory
-from enisle.machine.pagetables import AddressSpace, PlainPageTables, Shadows
+from enisle.machine.pagetables import AddressSpace, PageTableOps, PlainPageTables, Shadows
 from enisle.machine.processor import Processor
 from enisle.machine.supervisor import Supervisor
 from enisle.records import Record
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from enisle.machine.blocking.query import Queries
     from enisle.machine.blocking.value import BlockingValue
     from enisle.machine.counter import Counter
+    from enisle.machine.node_machine import NodePlan
+    from enisle.machine.replication import Replication
 
 MINIMUM_MEMORY = 16 << 20
 TREE_TABLES, CONDEMNED_TABLES = 64, 1024
@@ -55,6 +57,7 @@ class Machine:
         memory_kind: str = "anonymous",
         exitless: bool = True,
         blocking: "BlockingValue | None" = None,
+        nodes: "NodePlan | None" = None,
     ) -> None:
         if memory_limit < MINIMUM_MEMORY:
             hint = f"give at least {MINIMUM_MEMORY >> 20}M"
@@ -64,12 +67,17 @@ class Machine:
         """Why the emulated backend was taken instead of KVM, when it was."""
         self._vm: Any = self._open(backend)
         self.backend = "kvm" if self.fallback_reason == "" and backend != "emulated" else "emulated"
-        self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
-        kvm = self.backend == "kvm"
-        self.page_tables = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
-        self.shadows = Shadows(self._vm.forget_tables)
-        self.supervisor = Supervisor(self.memory, self.page_tables, self.shadows)
         self._lock = threading.Lock()
+        self.replication: Replication | None = None
+        """Keeps copies of page tables per node; None: there is one node and one copy."""
+        if nodes:
+            self._make_nodes(nodes, memory_limit, memory_kind)
+        else:
+            self.memory = GuestMemory(memory_limit, memory_kind, self._vm.add_extent)
+            kvm = self.backend == "kvm"
+            self.page_tables: PageTableOps = PlainPageTables(self.memory) if kvm else self._vm.page_tables(self.memory)
+            self.shadows = Shadows(self._vm.forget_tables)
+            self.supervisor = Supervisor(self.memory, self.page_tables, self.shadows)
         self._spaces: list[AddressSpace] = []
         self._condemned: list[AddressSpace] = []
         self._idle: list[Processor] = []
@@ -87,6 +95,17 @@ class Machine:
         except BaseException:
             self.close()
             raise
+
+    def _make_nodes(self, plan: "NodePlan", limit: int, kind: str) -> None:
+        from enisle.machine import node_machine
+
+        self._vm = node_machine.open_vms(self._vm, plan, self.backend)
+        memory = node_machine.make_memory(limit, kind, self._vm, plan)
+        tables = node_machine.make_tables(self, memory, plan)
+        self.memory, self.page_tables = memory, tables
+        self.shadows = Shadows(self._vm.forget_tables)
+        self.supervisor = Supervisor(self.memory, self.page_tables, self.shadows)
+        self.replication = node_machine.make_replication(self, tables, plan)
 
     def _open(self, backend: str) -> Any:
         if backend in ("auto", "kvm"):
@@ -108,6 +127,16 @@ class Machine:
         return vm
 
     @property
+    def vm(self) -> Any:
+        """The hypervisor's side of the machine. For `machine`'s own parts."""
+        return self._vm
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Guards the supervisor's tables and the pools."""
+        return self._lock
+
+    @property
     def xfeatures(self) -> int:
         """XCR0 of the guest: the components of its XSAVE area (SDM 1 13.1)."""
         return self.queries.xcr0 if self.queries else self._vm.xcr0
@@ -124,9 +153,11 @@ class Machine:
     def new_address_space(self) -> AddressSpace:
         """Return an empty address space with the supervisor's half and the common pages. Raises OutOfMemory."""
         with self._lock:
-            if self._spaces:
-                return self._spaces.pop()
-        return self.supervisor.new_address_space()
+            space = self._spaces.pop() if self._spaces else None
+        space = space or self.supervisor.new_address_space()
+        if self.replication:
+            self.replication.adopt(space, threading.RLock())
+        return space
 
     def release_address_space(self, space: AddressSpace) -> None:
         """Take a space back, with everything mapped in it. No processor may be in it.
@@ -135,6 +166,8 @@ class Machine:
         has forgotten its shadows of them, all at once.
         """
         space.clear(keep=Gva(layout.SYSCALL_STUB))
+        if self.replication:
+            self.replication.leave(space)
         with self._lock:
             if space.table_count <= TREE_TABLES:
                 self._spaces.append(space)
@@ -149,21 +182,43 @@ class Machine:
         for space in condemned:
             space.close()
 
-    def acquire_processor(self) -> Processor:
-        """Return an unused processor, made when there is none. Raises HostError when the host has no more."""
+    def acquire_processor(self, node: int = 0) -> Processor:
+        """Return an unused processor, made when there is none. Raises HostError when the host has no more.
+
+        `node` counts where each node has a virtual machine of its own (`moves_processors`).
+        """
         with self._lock:
-            if self._idle:
+            if self._idle and not self.moves_processors:
                 return self._idle.pop()
-            processor = self._new_processor(len(self._all))
+            for processor in self._idle:
+                if self._vm.processors[processor] == node:
+                    self._idle.remove(processor)
+                    return processor
+            processor = self._new_processor(len(self._all), node)
             self._all.append(processor)
+            if self.moves_processors:
+                self._vm.processors[processor] = node
             return processor
 
-    def _new_processor(self, number: int) -> Processor:
+    @property
+    def moves_processors(self) -> bool:
+        """Return whether a thread that moves to another node needs another processor."""
+        return self.replication is not None and self.replication.machines > 1
+
+    def enter(self, processor: Processor, space: AddressSpace, node: int = 0) -> None:
+        """Let a processor, on its own thread, translate by `space` from its next run on, as `node` does."""
+        if self.replication:
+            self.replication.enter(processor, space, node)
+        else:
+            processor.enter(space.root)
+
+    def _new_processor(self, number: int, node: int) -> Processor:
         if self.backend == "kvm":
             from enisle.machine.kvm import KvmProcessor
 
+            vm = self._vm.vms[node] if self.moves_processors else self._vm
             try:
-                return KvmProcessor(self._vm, self.supervisor, number)
+                return KvmProcessor(vm, self.supervisor, number)
             except OSError as error:
                 raise HostError("no more virtual processors", str(error)) from error
         from enisle.machine.emulated import EmulatedProcessor
@@ -172,6 +227,8 @@ class Machine:
 
     def release_processor(self, processor: Processor) -> None:
         """Give a processor back; its state is meaningless afterwards."""
+        if self.replication:
+            self.replication.remove(processor)
         with self._lock:
             self._idle.append(processor)
 
@@ -191,6 +248,10 @@ class Machine:
     def kvm_facts(self) -> KvmFacts:
         """Requires: the backend is KVM."""
         return KvmFacts(self._vm.syscall_ring, self._vm.xcr0, self._vm.max_processors)
+
+    def check_extension(self, number: int) -> int:
+        """Return what KVM says of a capability. Requires: the backend is KVM."""
+        return self._vm.check_extension(number)
 
     def counter_khz(self) -> int:
         """Return the rate of the guest's time-stamp counter as the hypervisor knows it, else 0."""

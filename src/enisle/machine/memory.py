@@ -54,6 +54,13 @@ class MemoryWatcher(Protocol):
     def written(self, frame: int, count: int) -> None: ...
 
 
+class Pool(Protocol):
+    """Free runs of frames or chunks."""
+
+    def take_some(self, count: int) -> tuple[int, int] | None: ...
+    def give(self, start: int, count: int) -> None: ...
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -87,8 +94,8 @@ class GuestMemory:
         self._add_extent = add_extent
         self._reserve(span)
         self._extents: dict[int, array[int]] = {}
-        self._frames = RunPool(1, span >> PAGE_SHIFT)  # frame 0 stays unused: an empty entry refers to nothing
-        self._chunks = RunPool(span >> HUGE_SHIFT, self._window_start >> HUGE_SHIFT)
+        self._frames: Pool = RunPool(1, span >> PAGE_SHIFT)  # frame 0 stays unused: an empty entry refers to nothing
+        self._chunks: Pool = RunPool(span >> HUGE_SHIFT, self._window_start >> HUGE_SHIFT)
         self._chunk_live: dict[int, int] = {}
         self._windows = RunPool(self._window_start >> PAGE_SHIFT, self.size >> PAGE_SHIFT)
         self._shared: dict[int, bytearray] = {}

@@ -7,7 +7,7 @@ An entry owns one reference of its frame. Callers hold the lock of the address s
 
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
@@ -34,10 +34,19 @@ class PageTableOps(Protocol):
     def get(self, table: Gpa, index: int) -> int: ...
     def get_run(self, table: Gpa, index: int, count: int) -> list[int]: ...
     def root(self, table: Gpa) -> Gpa: ...
+    def space(self) -> "PageTableOps": ...
+
+    @property
+    def tables(self) -> int: ...
+    @property
+    def several(self) -> bool: ...
 
 
 class PlainPageTables:
     """One copy of every table."""
+
+    several = False
+    """A processor's own fault leaves no older translation anywhere else."""
 
     def __init__(self, memory: GuestMemory) -> None:
         self._memory = memory
@@ -71,6 +80,10 @@ class PlainPageTables:
     def root(self, table: Gpa) -> Gpa:
         """Return the root a processor loads for the tree at `table`."""
         return table
+
+    def space(self) -> "PageTableOps":
+        """Return the tables of one more address space: the same for all."""
+        return self
 
 
 def leaf_flags(read: bool, write: bool, execute: bool) -> int:
@@ -145,6 +158,20 @@ class AddressSpace:
         return self.ops.root(self.table)
 
     # ---- tables --------------------------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> tuple[dict[int, Gpa], ...]:
+        """First copies of the tables by level and by address over what they span. For code that keeps copies."""
+        return self._tables
+
+    @property
+    def huge(self) -> Container[int]:
+        """The 2 MiB leaves, by address / 2 MiB."""
+        return self._huge
+
+    def find_table(self, gva: int, level: int) -> Gpa | None:
+        """Return the first copy of the table of `level` that translates `gva`."""
+        return self.table if level == 3 else self._tables[level].get(gva >> (LEVEL_SHIFT[level] + 9))
 
     def _table(self, gva: int, level: int) -> Gpa:
         """Return the table of `level` that translates `gva`, made when missing."""
@@ -321,7 +348,7 @@ class AddressSpace:
         new = self.memory.allocate_frame()
         self.memory.write(new, self.memory.read(old, PAGE))
         self.ops.set(table, index, new | flags)
-        if flush:
+        if flush or self.ops.several:
             self.memory.flush(old, 1)
         self.memory.release(old, 1)
 

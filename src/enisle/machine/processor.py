@@ -108,6 +108,13 @@ class Processor(Protocol):
         """Translate through the page tables at `root` from the next `run` on."""
         ...
 
+    def redirect(self, root: Gpa) -> None:
+        """Translate through `root`, the same addresses by other tables, from now on; from any thread.
+
+        When it returns the tables before are not used any more.
+        """
+        ...
+
     def run(self) -> Exit:
         """Run the guest until it needs its kernel."""
         ...

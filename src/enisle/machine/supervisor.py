@@ -97,6 +97,11 @@ class Supervisor:
         self._common: list[tuple[Gva, Gpa, int]] = []
         self.add_common_page(Gva(layout.SYSCALL_STUB), OUT_SYSCALL + SYSRET, execute=True)
 
+    @property
+    def space(self) -> AddressSpace:
+        """The space whose half all others share."""
+        return self._space
+
     def add_common_page(self, address: Gva, content: bytes, execute: bool) -> Gpa:
         """Make a page that every space has at `address`, readable in ring 3. Before the first space is made."""
         gpa = self.memory.allocate_frame()
@@ -114,7 +119,7 @@ class Supervisor:
     def new_address_space(self) -> AddressSpace:
         """Return an empty space with the supervisor's half and the common pages. Raises OutOfMemory."""
         self.memory.require(SPACE_FRAMES)
-        space = AddressSpace(self.memory, self._ops, self.entry, self._shadows)
+        space = AddressSpace(self.memory, self._ops.space(), self.entry, self._shadows)
         for address, gpa, flags in self._common:
             self.memory.share(gpa, 1)
             space.map(address, gpa, 1, flags)
