@@ -3,7 +3,7 @@
 A refusal names every function it is about.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine.blocking.instructions import CODES, LEVELS, REQUIRE, Action, Instruction
@@ -30,13 +30,16 @@ def admit(queries: Queries, backend: str) -> None:
     if value.require != "none":
         from enisle.machine.enforcement import tiers  # its probe takes a scratch machine: only when it is asked for
 
-        weak = too_weak(value, tiers.probe(backend))
-        if weak:
-            held = ", ".join(f"{instruction} ({tier})" for instruction, tier in sorted(weak.items()))
-            why = f"required: {value.require}; too weak: {held}"
-            raise HostError(
-                "this host cannot enforce the blocking value", why, 'enisle cpu verify, or require = "none"'
-            )
+        check_tiers(queries, tiers.probe(backend))
+
+
+def check_tiers(queries: Queries, tiers: Mapping[Instruction, int]) -> None:
+    """Raise HostError when something is held less well than the value requires."""
+    weak = too_weak(queries, tiers)
+    if weak:
+        held = ", ".join(f"{instruction} ({tier})" for instruction, tier in sorted(weak.items()))
+        why = f"required: {queries.value.require}; too weak: {held}"
+        raise HostError("this host cannot enforce the blocking value", why, 'enisle cpu verify, or require = "none"')
 
 
 def check_bootable(value: BlockingValue) -> None:
@@ -49,29 +52,28 @@ def check_bootable(value: BlockingValue) -> None:
         )
 
 
-def too_weak(value: BlockingValue, tiers: Mapping[Instruction, int]) -> dict[str, str]:
-    """Return the classes that are held less well than the value requires, with what holds them.
+def too_weak(queries: Queries, tiers: Mapping[Instruction, int]) -> dict[str, str]:
+    """Return the classes that are held less well than the value requires, with what holds them."""
+    least = REQUIRE[queries.value.require]
+    held = ((instruction, tiers.get(instruction, 0)) for instruction in held_classes(queries))
+    return {str(instruction): name_of(tier) for instruction, tier in held if tier < least}
 
-    System calls are served by our own kernel: their blocks always hold.
+
+def held_classes(queries: Queries) -> list[Instruction]:
+    """Return the classes in which something the processor has must not run natively.
+
+    Not system calls: our own kernel serves them, their blocks always hold. Not what is emulated alone: where the
+    processor has it, it does the same.
     """
-    least = REQUIRE[value.require]
-    classes = held_classes(value)
-    return {
-        str(instruction): name_of(tiers.get(instruction, 0))
-        for instruction in classes
-        if tiers.get(instruction, 0) < least
-    }
+    return sorted(i for i in queries.value.trapped() if i is not Instruction.SYSCALL and _must_hold(queries, i))
 
 
-def held_classes(value: BlockingValue) -> Iterable[Instruction]:
-    """Return the classes in which something is blocked or masked, so that it must be held."""
-    return sorted(i for i in value.trapped() if i is not Instruction.SYSCALL and is_restricted(value, i))
-
-
-def is_restricted(value: BlockingValue, instruction: Instruction) -> bool:
-    """Return whether something of the class must not run natively; what is only emulated may, where it exists."""
+def _must_hold(queries: Queries, instruction: Instruction) -> bool:
     if instruction in LEVELS and instruction not in CODES:
-        return any(value.actions.get(name) == Action.BLOCK for name in LEVELS[instruction])
+        blocked = (name for name in LEVELS[instruction] if queries.value.actions.get(name) == Action.BLOCK)
+        return any(name in queries.host.features for name in blocked)
+    if instruction in LEVELS:
+        return LEVELS[instruction][0] in queries.host.features
     return True
 
 

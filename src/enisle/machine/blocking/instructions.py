@@ -154,7 +154,7 @@ LEVELS: dict[Instruction, tuple[str, ...]] = {
     Instruction.PCLMUL: ("pclmulqdq",),
     Instruction.SHA: ("sha_ni",),
     Instruction.GFNI: ("gfni",),
-    Instruction.XSAVE: ("xsave", "xsaveopt", "xsavec", "xsaves"),
+    Instruction.XSAVE: ("xsave", "xsaveopt", "xsavec"),  # XSAVES is for ring 0 alone
     Instruction.AVX: ("avx",),
     Instruction.F16C: ("f16c",),
     Instruction.FMA: ("fma",),
