@@ -5,6 +5,8 @@ to guests. Knows no island: namespaces, limits of the host process and the root 
 May import `machine`, `abi` and `errors`.
 """
 
+from typing import TYPE_CHECKING
+
 from enisle.kernel.handlers import load_handlers
 from enisle.kernel.kernel import Kernel, KernelConfig, ProcessRecord
 from enisle.kernel.process import Process
@@ -20,5 +22,16 @@ __all__ = [
     "Process",
     "ProcessRecord",
     "Support",
+    "address_spaces",
     "load_handlers",
 ]
+
+if TYPE_CHECKING:
+    from enisle.kernel.spaces import SpaceRecord
+
+
+def address_spaces(kernel: Kernel, pid: int, limit: int) -> "list[SpaceRecord]":
+    """Return the address spaces of all processes, or of `pid` alone, with at most `limit` page tables each."""
+    from enisle.kernel import spaces  # when somebody looks
+
+    return spaces.address_spaces(kernel, pid, limit)

@@ -47,12 +47,25 @@ __all__ = [
     "ProcessorException",
     "Registers",
     "Syscall",
+    "describe_tables",
     "leaf_flags",
     "probe",
 ]
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from enisle.machine.findings import Findings
+    from enisle.machine.outline import Outline as Outline
+
+
+def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", limit: int) -> "Outline":
+    """Return what the page tables of a space look like, at most `limit` of them; `lock` is the space's."""
+    from enisle.machine import outline  # when somebody looks
+
+    with lock:
+        tree = outline.outline(space, limit)
+    return outline.count(space.memory, tree)
 
 
 def probe() -> "Findings":

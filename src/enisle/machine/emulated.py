@@ -133,10 +133,8 @@ class EmulatedProcessor(Runner):
         self._root = self._entered = self._boot_root
         self._walker: Walker | None = None
         if vm.walks:
-            from enisle.machine.walks import Walker
-
-            self._walker, vm.walks.uncounted = Walker(vm.walks), self._boot_root
-            self._walker.root = self._boot_root
+            vm.walks.uncounted = self._boot_root
+            self._walker = vm.walks.walker(self._boot_root)
             self._engine.walk_by(self._walker)
         self._generation, self._code = vm.watch.generation, vm.watch.position
         self._inside = self._thread = 0
@@ -237,6 +235,8 @@ class EmulatedProcessor(Runner):
         """Let the engine run; return None when it only stopped."""
         engine, vm = self._engine, self._vm
         self._inside += 1  # first: who makes a translation stale looks at it last
+        if self._walker and vm.walks:
+            self._walker.node = vm.walks.node_of_processor(self)
         if self._extents != len(vm.extents):
             self._map_extents()
         if self._entered != self._root:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enisle.machine.counter import Counter
     from enisle.machine.node_machine import NodePlan
     from enisle.machine.replication import Replication
+    from enisle.machine.walks import Walks
 
 MINIMUM_MEMORY = 16 << 20
 TREE_TABLES, CONDEMNED_TABLES = 64, 1024
@@ -70,6 +71,8 @@ class Machine:
         self._lock = threading.Lock()
         self.replication: Replication | None = None
         """Keeps copies of page tables per node; None: there is one node and one copy."""
+        self.walks: Walks | None = None
+        """Counts whose page tables are read, where processors are emulated on several nodes."""
         if nodes:
             self._make_nodes(nodes, memory_limit, memory_kind)
         else:
@@ -106,6 +109,8 @@ class Machine:
         self.shadows = Shadows(self._vm.forget_tables)
         self.supervisor = Supervisor(self.memory, self.page_tables, self.shadows)
         self.replication = node_machine.make_replication(self, tables, plan)
+        if self.backend == "emulated":
+            self.walks = node_machine.count_walks(self, memory, self.replication)
 
     def _open(self, backend: str) -> Any:
         if backend in ("auto", "kvm"):

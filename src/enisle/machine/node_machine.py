@@ -17,6 +17,7 @@ from enisle.records import Record
 if TYPE_CHECKING:
     from enisle.machine.kvm import Vm
     from enisle.machine.machine import Machine
+    from enisle.machine.walks import Walks
 
 
 class NodePlan(Record):
@@ -90,6 +91,16 @@ def make_tables(machine: "Machine", memory: NodeMemory, plan: NodePlan) -> Repli
     store = TableStore(memory, notice)
     store.several_machines = isinstance(vm, NodeVms)
     return (CheckedTables if plan.checked else ReplicatedTables)(store)
+
+
+def count_walks(machine: "Machine", memory: NodeMemory, replication: Replication) -> "Walks":
+    """Let the processors of an emulated machine count the page tables they read. Before the first is made."""
+    from enisle.machine.walks import Walks
+
+    walks = Walks(memory, memory.nodes, memory.node_of)
+    walks.node_of_processor = replication.node_of
+    machine.vm.walks = walks
+    return walks
 
 
 def make_replication(machine: "Machine", tables: ReplicatedTables, plan: NodePlan) -> Replication:

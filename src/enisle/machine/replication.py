@@ -179,6 +179,11 @@ class Replication:
         if resident:
             self._follow(resident[0])
 
+    def node_of(self, processor: Processor) -> int:
+        """Return the node a processor is on, 0 while it is in no space. Takes no lock: called while it runs."""
+        resident = self._residents.get(processor)
+        return resident[1] if resident else 0
+
     def residents(self, space: AddressSpace) -> list[tuple[Processor, int]]:
         """Return the processors in a space, with their nodes."""
         with self.lock:

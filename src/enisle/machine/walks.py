@@ -75,9 +75,16 @@ class Walks:
     def __init__(self, memory: GuestMemory, nodes: int, node_of: Callable[[int], int]) -> None:
         atomic.prepare()
         self.memory, self.nodes, self.node_of = memory, nodes, node_of
+        self.node_of_processor: Callable[[Any], int] = lambda _processor: 0
         self.uncounted: Gpa | None = None
         """A root that is no guest's."""
         self.reset()
+
+    def walker(self, root: Gpa) -> "Walker":
+        """Return the walker of one more processor, which is at `root`."""
+        made = Walker(self)
+        made.root = root
+        return made
 
     def reset(self) -> None:
         """Begin to count anew."""
