@@ -42,6 +42,7 @@ class Record(NamedTuple):
 
 class Machine:
     backend, fallback_reason = "fake", ""
+    replication = walks = None
 
     def __init__(self, **_: Any) -> None:
         pass

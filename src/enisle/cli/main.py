@@ -63,6 +63,22 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.doctor import doctor
 
             return doctor(options)
+        case "ps":
+            from enisle.cli.ps import ps
+
+            return ps(options)
+        case "top":
+            from enisle.cli.top import top
+
+            return top(options)
+        case "inspect":
+            from enisle.cli.inspect import inspect
+
+            return inspect(options)
+        case "replicate":
+            from enisle.cli.replicate import replicate
+
+            return replicate(options)
         case verb:
             raise AssertionError(f"{verb=}")
 

@@ -29,6 +29,11 @@ examples:
 """
 
 
+ISLANDS = """
+ISLAND is a name, an id or its beginning, or a process id, as `enisle ps` shows them.
+"""
+
+
 class Option(Record):
     """One option: a switch, or followed by a value that `kind` reads."""
 
@@ -88,18 +93,78 @@ RUN: tuple[Group, ...] = (
 DOCTOR: tuple[Group, ...] = (("options", (Option("--json", "print one JSON record"), DEBUG, HELP)),)
 
 
+JSON = Option("--json", "print one JSON record")
+PS: tuple[Group, ...] = (("options", (JSON, Option("--quiet", "print names only"), DEBUG, HELP)),)
+TOP_VERB: tuple[Group, ...] = (
+    (
+        "options",
+        (
+            Option("--memory", "show memory and page tables, by node"),
+            Option("--once", "print one table and end (default when piped)"),
+            Option("--interval", "refresh every SECONDS (1)", "SECONDS", 1.0, float),
+            Option("--json", "print one JSON record a refresh"),
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+INSPECT: tuple[Group, ...] = (
+    (
+        "options",
+        (
+            Option("--process", "of the process PID of the island (default: all)", "PID", 0, int),
+            Option("--svg", "draw them, with their copies and rings, into FILE (- for stdout)", "FILE", None),
+            JSON,
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+REPLICATE: tuple[Group, ...] = (
+    (
+        "options",
+        (
+            Option("--on", "the nodes that get copies, as 0-1,3 (default: all)", "LIST", None),
+            JSON,
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+MODES = """
+modes:
+  off      one copy
+  eager    whole copies, made at once
+  lazy     copies filled as their nodes use them
+  auto     copies where remote walks are estimated to cost more than writing them
+  migrate  one copy, which follows the processors
+Without MODE it says what is so.
+"""
+
+
 class Verb(Record):
-    """One verb: how it is used, what it does, its options, and what its help ends with."""
+    """One verb: how it is used, what it does, its options, what its help ends with, and how many words it takes."""
 
     usage: str
     about: str
     groups: tuple[Group, ...]
     epilogue: str = ""
+    most_words: int = 0
 
 
 VERBS = {
     "run": Verb(
         "enisle run [OPTIONS] [--] PROGRAM [ARGUMENTS…]", "run a program on an island", RUN, EXAMPLES + EXIT_CODES
+    ),
+    "ps": Verb("enisle ps [OPTIONS]", "list your running islands", PS),
+    "top": Verb("enisle top [OPTIONS] [ISLAND]", "watch what islands do", TOP_VERB, ISLANDS, 1),
+    "inspect": Verb("enisle inspect page-tables [OPTIONS] [ISLAND]", "look into a running island", INSPECT, ISLANDS, 2),
+    "replicate": Verb(
+        "enisle replicate [OPTIONS] ISLAND [MODE]",
+        "change how copies of page tables are kept",
+        REPLICATE,
+        MODES + ISLANDS,
+        2,
     ),
     "doctor": Verb("enisle doctor [OPTIONS]", "say what this host can do, with remedies", DOCTOR),
 }
@@ -132,6 +197,14 @@ class Options:
     stats: bool
     name: str
     command: list[str]
+    words: list[str]
+    """Of every verb but run: what is no option."""
+    quiet: bool
+    once: bool
+    interval: float
+    process: int
+    svg: str | None
+    on: str | None
     closed: frozenset[int]
     """Standard descriptors that were closed when we were started; not typed, but told the same way."""
 
@@ -151,16 +224,27 @@ def parse(words: Sequence[str]) -> Options:
         options.command = left
         if not left:
             raise InvalidRequest("no program to run", hint="enisle run -- PROGRAM ARGUMENTS…")
-    elif left:
-        raise InvalidRequest(f"{options.verb} takes no {left[0]!r}", hint=f"enisle {options.verb} --help")
+    else:
+        options.words = _read_words(left, VERBS[options.verb], options)
     return options
+
+
+def _read_words(left: list[str], verb: Verb, options: Options) -> list[str]:
+    """Return the words that are no options, which may stand between them."""
+    words: list[str] = []
+    while left:
+        words.append(left.pop(0))
+        if len(words) > verb.most_words:
+            raise InvalidRequest(f"{options.verb} takes no {words[-1]!r}", hint=f"enisle {options.verb} --help")
+        _read_options(left, verb, options)
+    return words
 
 
 def _read_options(left: list[str], verb: Verb, options: Options) -> None:
     """Take the options of `verb` off the front of the words, and a `--` that ends them."""
     known = {option.flag: option for option in _all(verb) if option.flag[0] == "-"}
     for option in known.values():
-        if not hasattr(options, _name(option)):  # --debug may stand before the verb
+        if not hasattr(options, _name(option)):  # said already, before the verb or another word
             setattr(options, _name(option), [] if option.many else option.default)
     while left and left[0][:1] == "-" and left[0] != "-":
         word = left.pop(0)

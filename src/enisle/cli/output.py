@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from enisle.errors import HostError
 
@@ -22,6 +23,29 @@ def say(text: str) -> None:
 def forget_stdout() -> None:
     """Keep Python from flushing into standard output again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], aligned: bool) -> str:
+    """Return lines in columns for a reader, or separated by tabs, without the head, for a program."""
+    if not aligned:
+        return "".join("\t".join(row) + "\n" for row in rows)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def plain(text: object) -> str:
+    """Return one line that no terminal takes for a command: what an island tells may be anything."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def size(count: float) -> str:
+    """Return bytes as 17.3M; exact when small."""
+    for unit in ("", "K", "M", "G"):
+        if count < 1024:
+            return f"{count:.1f}{unit}" if unit and count < 100 else f"{count:.0f}{unit}"
+        count /= 1024
+    return f"{count:.1f}T"
 
 
 def mutter(text: str) -> None:

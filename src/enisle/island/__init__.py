@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from enisle.island.configuration import parse_mount as parse_mount
     from enisle.island.configuration import parse_size as parse_size
     from enisle.island.configuration import validate as validate
+    from enisle.island.looking import Sighting as Sighting
+    from enisle.island.looking import ask as ask
+    from enisle.island.looking import find as find
+    from enisle.island.looking import islands as islands
+    from enisle.island.looking import the_only_one as the_only_one
     from enisle.island.process import Command as Command
     from enisle.island.process import IslandProcess as IslandProcess
+    from enisle.island.registry import Entry as Entry
     from enisle.island.sdk import Island as Island
     from enisle.island.sdk import Result as Result
     from enisle.island.sdk import RunningCommand as RunningCommand
@@ -29,13 +35,19 @@ _MODULES = {
     "Island": "sdk",
     "IslandProcess": "process",
     "Mount": "configuration",
+    "Entry": "registry",
     "Result": "sdk",
     "RunningCommand": "sdk",
+    "Sighting": "looking",
+    "ask": "looking",
+    "find": "looking",
+    "islands": "looking",
     "parse_environment": "configuration",
     "parse_mount": "configuration",
     "parse_size": "configuration",
     "report": "tracebacks",
     "run_checks": "checks",
+    "the_only_one": "looking",
     "validate": "configuration",
 }
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once

@@ -16,8 +16,11 @@ from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, cast
 
 from enisle.abi.host import CLONE_NEWNS
-from enisle.errors import EnisleError, InvalidRequest
+from enisle.errors import EnisleError, InvalidRequest, StateError
 from enisle.island.tracebacks import report
+from enisle.kernel import address_spaces
+from enisle.machine import node_mask
+from enisle.records import Record
 
 if "_json" not in sys.builtin_module_names:
     sys.modules.setdefault("_json", None)  # type: ignore[arg-type]  # a library that cannot be loaded any more
@@ -31,7 +34,8 @@ PATIENCE, SENDING = 1.0, 5.0
 """Seconds a client has to ask, and to take the answer."""
 LONGEST_REQUEST = 4096
 LARGEST_ANSWER = 32 << 20
-MOST_TABLES = 1 << 15
+FEW_TABLES, MOST_TABLES = 256, 1 << 12
+"""Of each process, in one answer."""
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
 Request = dict[str, Any]
@@ -139,11 +143,43 @@ def _processes(island: "IslandProcess", hatch: "Hatch", request: Request) -> lis
     return [record._asdict() for record in island.kernel.processes()]
 
 
+def _page_tables(island: "IslandProcess", hatch: "Hatch", request: Request) -> list[Request]:
+    limit = _number(request, "limit", FEW_TABLES, MOST_TABLES)
+    pid = _number(request, "pid", 0, 1 << 22)
+    return [_unfolded(space) for space in address_spaces(island.kernel, pid, limit)]
+
+
+def _replication(island: "IslandProcess", hatch: "Hatch", request: Request) -> Request:
+    """Change how page tables are replicated, or only tell; return what is so now, and what it took."""
+    replication = island.machine.replication
+    if replication is None:
+        why = "it was made with one node, where there is nothing to keep a copy for"
+        raise StateError("this island has no copies of page tables", why, "enisle run --nodes 2 -- PROGRAM")
+    began = time.monotonic()
+    if "mode" in request:
+        nodes = request.get("nodes")
+        mask = node_mask(str(nodes), replication.nodes) if nodes else 0
+        replication.set_mode(str(request["mode"])[:40], mask)
+    spent = time.monotonic() - began
+    return {**replication.statistics()._asdict(), "mask": list(replication.mask), "seconds": spent}
+
+
+def _unfolded(record: Any) -> Any:
+    """Return a record, and the records in it, as dictionaries."""
+    if isinstance(record, Record):
+        return {name: _unfolded(value) for name, value in record._asdict().items()}
+    if isinstance(record, tuple | list):
+        return [_unfolded(value) for value in cast("list[Any]", record)]
+    return record
+
+
 Call = Callable[["IslandProcess", "Hatch", Request], Any]
 CALLS: dict[str, Call] = {
     "about": _about,
     "statistics": _statistics,
     "processes": _processes,
+    "page-tables": _page_tables,
+    "replication": _replication,
 }
 
 
@@ -154,9 +190,9 @@ def _call(request: Request) -> Call:
     return call
 
 
-def number(request: Request, name: str, default: int, most: int) -> int:
+def _number(request: Request, name: str, default: int, most: int) -> int:
     """Return a number of a request. Raises InvalidRequest."""
     value = request.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-        raise InvalidRequest(f"{name} is {str(value)[:40]!r}", "it must be a number", f"1 to {most}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise InvalidRequest(f"{name} is {str(value)[:40]!r}", "it must be a number", f"0 to {most}")
     return value

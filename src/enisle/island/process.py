@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi import tsc
 from enisle.errors import GuestError, HostError
@@ -21,6 +21,9 @@ from enisle.island.view import guest_environment
 from enisle.kernel import Kernel, KernelConfig, Process
 from enisle.machine import Machine
 from enisle.records import Record
+
+if TYPE_CHECKING:
+    from enisle.machine import BlockingValue
 
 Stdio = tuple[int, int, int]
 
@@ -50,6 +53,7 @@ class IslandProcess:
             processors=configuration.processors,
             memory_kind=configuration.memory_kind,
             exitless=configuration.exitless != "off",
+            blocking=blocking_of(configuration),
         )
         try:
             self.hatch = make_hatch(configuration.name)
@@ -110,8 +114,12 @@ class IslandProcess:
         return status
 
     def statistics(self) -> dict[str, Any]:
-        """Return the counters of kernel and machine as one plain record."""
-        return as_record(self.kernel.statistics()) | as_record(self.machine.statistics())
+        """Return the counters of kernel and machine as one plain record, with `replication` and `walks` of nodes."""
+        record = as_record(self.kernel.statistics()) | as_record(self.machine.statistics())
+        for name, part in (("replication", self.machine.replication), ("walks", self.machine.walks)):
+            if part:
+                record[name] = as_record(part.statistics())
+        return record
 
     def leave(self) -> None:
         """Take the island out of the list of running ones. May be called again."""
@@ -141,6 +149,15 @@ def make_hatch(name: str) -> Hatch | None:
         if name:
             raise
         return None
+
+
+def blocking_of(configuration: Configuration) -> "BlockingValue | None":
+    """Return the blocking value of the island's machine."""
+    if not configuration.blocking:
+        return None
+    from enisle.machine import BlockingValue
+
+    return BlockingValue.decode(configuration.blocking)
 
 
 def kernel_config(

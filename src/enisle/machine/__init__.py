@@ -4,8 +4,9 @@ Alone owns /dev/kvm, Unicorn and the mapping of guest memory. Knows nothing of L
 an `Exit`. May import `abi` and `errors`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from enisle.errors import InvalidRequest
 from enisle.machine.exitless import POSTED, STATE_WORD, CallSlot
 from enisle.machine.layout import USER_END, USER_START, VDSO, VVAR
 from enisle.machine.machine import Machine, MachineStatistics
@@ -24,6 +25,17 @@ from enisle.machine.processor import (
     Syscall,
 )
 
+BLOCKING = {
+    "Action": "instructions",
+    "BlockingValue": "value",
+    "Instruction": "instructions",
+    "Outcome": "instructions",
+    "Queries": "query",
+    "Refusal": "instructions",
+    "find_value": "files",
+}
+"""Names of function blocking and their modules: loaded when first used, so that a machine without it pays nothing."""
+
 __all__ = [
     "POSTED",
     "STATE_WORD",
@@ -32,29 +44,44 @@ __all__ = [
     "USER_START",
     "VDSO",
     "VVAR",
+    "Action",
     "AddressSpace",
+    "BlockingValue",
     "BusError",
     "CallSlot",
     "Exit",
     "GuestMemory",
     "Halt",
+    "Instruction",
     "Interrupted",
     "Machine",
     "MachineStatistics",
     "OutOfMemory",
+    "Outcome",
     "PageFault",
     "Processor",
     "ProcessorException",
+    "Queries",
+    "Refusal",
     "Registers",
     "Syscall",
     "describe_tables",
+    "find_value",
     "leaf_flags",
+    "node_mask",
     "probe",
 ]
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from enisle.machine.blocking.files import find_value as find_value
+    from enisle.machine.blocking.instructions import Action as Action
+    from enisle.machine.blocking.instructions import Instruction as Instruction
+    from enisle.machine.blocking.instructions import Outcome as Outcome
+    from enisle.machine.blocking.instructions import Refusal as Refusal
+    from enisle.machine.blocking.query import Queries as Queries
+    from enisle.machine.blocking.value import BlockingValue as BlockingValue
     from enisle.machine.findings import Findings
     from enisle.machine.outline import Outline as Outline
 
@@ -66,6 +93,26 @@ def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", l
     with lock:
         tree = outline.outline(space, limit)
     return outline.count(space.memory, tree)
+
+
+def node_mask(text: str, nodes: int) -> int:
+    """Return the mask for a list of nodes like `0-2,5`. Raises InvalidRequest when there are none or not so many."""
+    from enisle.machine.nodes import check_mask, parse_mask
+
+    try:
+        mask = parse_mask(text)
+    except ValueError:
+        raise InvalidRequest(f"{text[:40]!r} names no nodes", "a list of numbers and ranges does", "0-1,3") from None
+    check_mask(mask, nodes)
+    return mask
+
+
+def __getattr__(name: str) -> Any:
+    if name not in BLOCKING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"enisle.machine.blocking.{BLOCKING[name]}"), name)
 
 
 def probe() -> "Findings":

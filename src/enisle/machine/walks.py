@@ -58,15 +58,16 @@ class WalkStatistics(Record):
     leaf_remote: int
     """Remote ones in tables of the lowest level: all that is left where a processor caches the levels above."""
     reads: tuple[tuple[int, ...], ...]
+    model: CostModel = CostModel()
 
     @property
     def remote_share(self) -> float:
         """Remote reads of all; 0 when there were none."""
         return self.remote / (self.local + self.remote) if self.walks else 0.0
 
-    def estimated_cycles(self, model: CostModel) -> int:
+    def estimated_cycles(self) -> int:
         """Return what the reads would cost by the model: an estimate, no measurement."""
-        return self.local * model.local + self.remote * model.remote
+        return self.local * self.model.local + self.remote * self.model.remote
 
 
 class Walks:
