@@ -76,6 +76,8 @@ RUN: tuple[Group, ...] = (
         (
             Option("--processor", "(auto)", "auto|kvm|emulated", "auto"),
             Option("--exitless", "serve calls without leaving (auto)", "auto|off", "auto"),
+            Option("--cpu", "what its processors may execute; may be given often", "LEVEL|TEMPLATE|FILE", many="cpus"),
+            Option("--cpu-require", "how well every block must hold (none)", "none|detect|enforced|patch|hw", ""),
         ),
     ),
     (
@@ -193,6 +195,8 @@ class Options:
     network: str
     processor: str
     exitless: str
+    cpus: list[str]
+    cpu_require: str
     trace: bool
     stats: bool
     name: str
@@ -277,7 +281,7 @@ def _set(options: Options, option: Option, value: str) -> None:
 
 
 def _name(option: Option) -> str:
-    return option.many or option.flag.removeprefix("--")
+    return option.many or option.flag.removeprefix("--").replace("-", "_")
 
 
 def _all(verb: Verb) -> Iterable[Option]:

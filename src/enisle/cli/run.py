@@ -89,9 +89,18 @@ def configure(options: Options) -> Configuration:
             exitless=options.exitless,
             trace=options.trace,
             timing=options.stats or options.json,
+            blocking=_blocking(options),
             name=options.name,
         )
     )
+
+
+def _blocking(options: Options) -> str:
+    if not options.cpus and not options.cpu_require:
+        return ""
+    from enisle.machine import resolve  # the machine room takes long to import: only for those who ask
+
+    return resolve(options.cpus, options.cpu_require).encode()
 
 
 def _run(options: Options, configuration: Configuration) -> int:

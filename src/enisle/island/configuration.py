@@ -46,6 +46,12 @@ class Configuration(Record):
     trace: bool = False
     timing: bool = False
     """Measure the time in the guest: two clock readings for each exit."""
+    nodes: int = 1
+    page_tables: str = "off"
+    """How page tables are replicated over the nodes: a mode, and after a colon the nodes that get copies."""
+    vm_per_node: bool = False
+    blocking: str = ""
+    """What the processors may execute, as `BlockingValue.encode` writes it; empty: all they can."""
     name: str = ""
     """What `enisle ps` calls it; without one it goes by its id."""
 

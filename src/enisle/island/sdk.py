@@ -40,6 +40,14 @@ class GuestProcess(Record):
     threads: int
 
 
+def _blocking(words: Sequence[str]) -> str:
+    if not words:
+        return ""
+    from enisle.machine import resolve
+
+    return resolve(words).encode()
+
+
 class Island:
     """A sandbox with a file system, a network and processes of its own, in a child process.
 
@@ -60,6 +68,7 @@ class Island:
         processor: str = "auto",
         exitless: str = "auto",
         name: str = "",
+        cpu: str | Sequence[str] = (),
     ) -> None:
         self.configuration = validate(
             Configuration(
@@ -74,6 +83,7 @@ class Island:
                 processor=processor,
                 exitless=exitless,
                 name=name,
+                blocking=_blocking([cpu] if isinstance(cpu, str) else cpu),
             )
         )
         self._child = Child(self.configuration)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.types import Gpa, Gva, Pid
 from enisle.errors import GuestError, LinuxError
-from enisle.kernel import loader, memory_files, signals, vdso, vvar
+from enisle.kernel import handlers, loader, memory_files, signals, vdso, vvar
 from enisle.kernel.clock import Clock, HostTsc
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.futex import FutexTable
@@ -30,6 +30,8 @@ from enisle.machine import VDSO, VVAR, Halt, Machine
 from enisle.records import Record
 
 if TYPE_CHECKING:
+    from enisle.kernel.call_filter import CallFilter
+    from enisle.kernel.nodes import Nodes
     from enisle.kernel.paths import SyntheticNode
     from enisle.kernel.terminal import Terminal
 
@@ -74,6 +76,9 @@ class Kernel:
     def __init__(self, machine: Machine, config: KernelConfig | None = None) -> None:
         self.machine, self.config = machine, config or KernelConfig()
         self.trace, self.timing = self.config.trace, self.config.timing
+        self.call_filter = self._make_call_filter()
+        self.find = self.call_filter.find if self.call_filter else handlers.find
+        """Finds the entry of a system call."""
         self.lock = threading.RLock()
         self.clock = self._make_clock()
         self.poller = Poller(self)
@@ -94,6 +99,21 @@ class Kernel:
         self.init = self._make_init()
 
     def _make_clock(self) -> Clock:
+    def _make_call_filter(self) -> "CallFilter | None":
+        value = self.machine.blocking
+        if value is None or not value.refuses_calls:
+            return None
+        from enisle.kernel.call_filter import CallFilter
+
+        return CallFilter(value)
+
+    def _make_nodes(self) -> "Nodes | None":
+        if not self.machine.replication:
+            return None
+        from enisle.kernel.nodes import Nodes
+
+        return Nodes(self, self.machine.replication)
+
         """Put the vDSO and its page of clock parameters into every address space, and make the clock that feeds it."""
         parameters = self.machine.add_common_page(Gva(VVAR), b"", execute=False)
         self.machine.add_common_page(Gva(VDSO), vdso.image(), execute=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.linux import ERESTARTSYS
 from enisle.abi.x86 import RAX
-from enisle.kernel import handlers
 from enisle.kernel.table import U64
 from enisle.kernel.wait import MustLeave, Waiter
 from enisle.machine import POSTED, STATE_WORD, CallSlot, OutOfMemory
@@ -127,7 +126,7 @@ class Poller:
 
     def _serve(self, slot: CallSlot, thread: "Thread") -> None:
         number = slot.registers[RAX] & 0xFFFF_FFFF
-        entry = handlers.find(number)
+        entry = self.kernel.find(number)
         # A slot posted while its thread is not in the guest was forged by a sibling.
         if entry is None or entry.exit_door or thread.work or not thread.in_guest:
             self.sent_away += 1

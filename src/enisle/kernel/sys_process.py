@@ -50,6 +50,8 @@ def sys_clone3(thread: Thread, arguments: Gva, size: Size) -> int:
         raise LinuxError(EINVAL)
     if set_tid or set_tid_size:
         raise LinuxError(EPERM)
+    if thread.kernel.call_filter:
+        thread.kernel.call_filter.check(thread, 435, flags)
     top = stack + stack_size if stack else 0
     return clone(thread, CloneRequest(flags, exit_signal, top, tls, parent_tid, child_tid, pidfd))
 

@@ -14,7 +14,7 @@ from enisle.abi.linux import ERESTARTSYS, MAX_ERRNO
 from enisle.abi.types import Pid
 from enisle.abi.x86 import GPR_COUNT, RAX, RIP
 from enisle.errors import HostError, LinuxError
-from enisle.kernel import faults, handlers, signals
+from enisle.kernel import faults, signals
 from enisle.kernel.files import FdTable, FsContext
 from enisle.kernel.mm import Mm
 from enisle.kernel.scheduling import Scheduling
@@ -197,7 +197,7 @@ class Thread:
 
     def call(self, number: int) -> int:
         """Run the handler of call `number` on the registers; return its result or a negated errno."""
-        entry = handlers.find(number)
+        entry = self.kernel.find(number)
         if self.kernel.trace:
             from enisle.kernel.trace import traced_call
 

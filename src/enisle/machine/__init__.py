@@ -33,6 +33,7 @@ BLOCKING = {
     "Queries": "query",
     "Refusal": "instructions",
     "find_value": "files",
+    "resolve": "files",
 }
 """Names of function blocking and their modules: loaded when first used, so that a machine without it pays nothing."""
 
@@ -85,12 +86,14 @@ if TYPE_CHECKING:
     from enisle.machine.findings import Findings
     from enisle.machine.outline import Outline as Outline
 
+    "resolve",
 
 def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", limit: int) -> "Outline":
     """Return what the page tables of a space look like, at most `limit` of them; `lock` is the space's."""
     from enisle.machine import outline  # when somebody looks
 
     with lock:
+    from enisle.machine.blocking.files import resolve as resolve
         tree = outline.outline(space, limit)
     return outline.count(space.memory, tree)
 
@@ -108,11 +111,12 @@ def node_mask(text: str, nodes: int) -> int:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in BLOCKING:
+    place = f"blocking.{BLOCKING[name]}" if name in BLOCKING else ENFORCING.get(name)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"enisle.machine.blocking.{BLOCKING[name]}"), name)
+    return getattr(import_module(f"enisle.machine.{place}"), name)
 
 
 def probe() -> "Findings":

@@ -5,6 +5,7 @@ A refusal names every function it is about.
 
 from collections.abc import Mapping
 
+from enisle.abi.x86_features import NAMES
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine.blocking.instructions import CODES, LEVELS, REQUIRE, Action, Instruction
 from enisle.machine.blocking.query import Queries
@@ -28,9 +29,10 @@ def admit(queries: Queries, backend: str) -> None:
         hint = "enisle cpu verify shows what there is; enisle cpu baseline makes a value that several hosts can be"
         raise HostError(f"this processor ({backend}) cannot be {value.name or 'what the value demands'}", why, hint)
     if value.require != "none":
-        from enisle.machine.enforcement import tiers  # its probe takes a scratch machine: only when it is asked for
+        from enisle.machine.enforcement.tiers import TierTable, probe  # a scratch machine: only when it is asked for
 
-        check_tiers(queries, tiers.probe(backend))
+        table = TierTable(probe(backend), value, NAMES - queries.host.features)
+        check_tiers(queries, {kind: row.tier for kind, row in table.rows.items()})
 
 
 def check_tiers(queries: Queries, tiers: Mapping[Instruction, int]) -> None:

@@ -4,6 +4,9 @@ The host's own CPUID is not it: a hypervisor may show its guests another one, an
 own. Runs on the thread that makes the machine, before anything is enforced.
 """
 
+import os
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 CPUID = bytes.fromhex("0fa2 4189c8 0f05")  # cpuid; mov r8d, ecx; syscall
 XGETBV = bytes.fromhex("0f01d0 4189c8 0f05")  # xgetbv; mov r8d, ecx; syscall
+PATIENCE = 0.1
 PLACES = {CPUID: 0, XGETBV: 16}
 
 
@@ -59,6 +63,14 @@ def _guest(machine: "Machine") -> Generator[Processor]:
         space.clear()
         machine.shadows.forget()
         space.close()
+        _wait_for_threads()
+
+
+def _wait_for_threads() -> None:
+    """Wait until the host has taken down the threads that Unicorn has for each run: a jail is entered by one alone."""
+    deadline = time.monotonic() + PATIENCE
+    while len(os.listdir("/proc/self/task")) > threading.active_count() and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def _run(processor: Processor, code: bytes, rax: int, rcx: int) -> None:

@@ -8,11 +8,13 @@ A word on the command line is a built-in name, or a path of such a file or of a 
 import hmac
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 from enisle.abi.x86_features import NAMES
 from enisle.errors import InvalidRequest, NotFound
 from enisle.machine.blocking import levels, templates
+from enisle.machine.blocking.admission import check_bootable
 from enisle.machine.blocking.instructions import REQUIRE, Action, Instruction, Refusal
 from enisle.machine.blocking.value import ARCHITECTURE, TABLES, VERSION, BlockingValue
 
@@ -105,7 +107,7 @@ def _read(path: str) -> bytes:
     return content
 
 
-def find(word: str, key: bytes | None = None) -> BlockingValue:
+def find_value(word: str, key: bytes | None = None) -> BlockingValue:
     """Return the value a word names: a built-in one, or a file. Raises NotFound, InvalidRequest."""
     if word in levels.names():
         return levels.level(word)
@@ -121,3 +123,14 @@ def find(word: str, key: bytes | None = None) -> BlockingValue:
         )
     name = os.path.basename(word).removesuffix(".toml")
     return templates.parse(text, name)
+
+
+def resolve(words: Sequence[str], require: str = "", key: bytes | None = None) -> BlockingValue:
+    """Return what all the named values permit together, required as asked. Raises NotFound, InvalidRequest."""
+    value = BlockingValue.compose(*(find_value(word, key) for word in words))
+    if require and require not in REQUIRE:
+        raise InvalidRequest(f"there is no requirement {require!r}", hint=f"one of {', '.join(REQUIRE)}")
+    if require:
+        value = BlockingValue.compose(value, BlockingValue(require=require))
+    check_bootable(value)
+    return value

@@ -177,6 +177,11 @@ class BlockingValue:
             entry = max(entry, own)
         return Refusal(entry)
 
+    @property
+    def refuses_calls(self) -> bool:
+        """Whether any system call is refused."""
+        return self.calls != FREE or bool(self.seconds)
+
     def outcome(self, instruction: Instruction) -> Outcome:
         """Return the program exception of a blocked function of the class."""
         given = self.outcomes.get(instruction)
@@ -198,7 +203,7 @@ class BlockingValue:
             found.add(Instruction.CPUID)
         if self._masks_xcr0 or self.actions.keys() & {"osxsave", "xgetbv1"}:
             found.add(Instruction.XGETBV)
-        if self.calls != FREE or self.seconds:
+        if self.refuses_calls:
             found.add(Instruction.SYSCALL)
         return frozenset(found)
 

@@ -1,0 +1,135 @@
+"""System calls that a blocking value refuses: by number, and by the argument that says which function is meant.
+
+A kernel with such a value finds its entries here instead of in `handlers`: one more look into a dictionary for calls
+without rules, nothing at all for kernels without a value. Serves both doors; immutable once made.
+"""
+
+from collections.abc import Callable
+from errno import ENOSYS, EPERM
+from typing import TYPE_CHECKING, Any
+
+from enisle.abi import linux_signal as s
+from enisle.abi import linux_syscalls
+from enisle.abi.seccomp import AUDIT_ARCH_X86_64
+from enisle.abi.x86 import RIP
+from enisle.errors import LinuxError
+from enisle.kernel import faults, handlers, signals
+from enisle.kernel.table import ARGUMENT_REGISTERS, LONGEST, Entry, KeepRegisters, Support
+from enisle.kernel.wait import MustLeave
+from enisle.machine import BlockingValue, Instruction, ProcessorException, Refusal
+
+if TYPE_CHECKING:
+    from enisle.kernel.thread import Thread
+    from enisle.machine import Registers
+
+Refuse = Callable[["Thread"], int]
+SYSCALL_LENGTH, RESTART = 2, 219
+ERRNO = {Refusal.ENOSYS: ENOSYS, Refusal.EPERM: EPERM}
+
+
+class RefusedEntry(Entry):
+    """A call that is refused, or refused for some arguments; the rest is the handler's."""
+
+    __slots__ = ()
+
+    def __init__(self, number: int, call: "Callable[[Thread, Registers], int | None]") -> None:
+        def handler(thread: "Thread") -> None:
+            raise LinuxError(ENOSYS)
+
+        handler.__name__ = f"sys_{linux_syscalls.NAMES.get(number, number)}"
+        super().__init__(number, handler, Support.PARTIAL, "by the blocking value", exit_door=False)
+        self.call = call
+
+    @property
+    def parameters(self) -> list[tuple[str, Any]]:
+        """Those of the handler behind it, for the tracer."""
+        behind = handlers.find(self.number)
+        return behind.parameters if behind else []
+
+
+class CallFilter:
+    """The entries of one kernel under one value."""
+
+    def __init__(self, value: BlockingValue) -> None:
+        self.value = value
+        trap = value.outcome(Instruction.SYSCALL)
+        self._refuse: dict[Refusal, Refuse] = {
+            Refusal.ENOSYS: lambda thread: -ENOSYS,
+            Refusal.EPERM: lambda thread: -EPERM,
+            Refusal.SIGSYS: send_sigsys,
+            Refusal.EXCEPTION: lambda thread: raise_exception(thread, trap.vector, trap.error_code),
+        }
+        self._beyond = self._entry(LONGEST)
+        self._own = {number: entry for number in range(LONGEST) if (entry := self._entry(number))}
+        self._own.pop(RESTART, None)  # our own way of going on with a call that was permitted
+
+    def find(self, number: int) -> Entry | None:
+        """Return the entry of a system call as `handlers.find` does."""
+        found = self._own.get(number)
+        if found is not None:
+            return found
+        return handlers.find(number) if number < LONGEST else self._beyond
+
+    def _entry(self, number: int) -> RefusedEntry | None:
+        refusal = self.value.refusal(number)
+        second = self.value.seconds.get(number)
+        plain = Refusal(self.value.calls.at(number))
+        if plain:
+            return self._refused(number, plain)
+        if second is None or number == linux_syscalls.NUMBERS["clone3"]:  # clone3 asks `check` when it has its flags
+            assert not refusal or second, f"{number=} {refusal=}"
+            return None
+        return self._guarded(number)
+
+    def _refused(self, number: int, refusal: Refusal) -> RefusedEntry:
+        refuse = self._refuse[refusal]
+        return RefusedEntry(number, lambda thread, registers: refuse(thread))
+
+    def _guarded(self, number: int) -> RefusedEntry | None:
+        behind = handlers.find(number)
+        if behind is None:
+            return None
+        second = linux_syscalls.SECONDS[linux_syscalls.NAMES[number]]
+        register = ARGUMENT_REGISTERS[second.argument]
+        verdict, refuse = self.value.refusal, self._refuse
+
+        def call(thread: "Thread", registers: "Registers") -> int | None:
+            refusal = verdict(number, registers[register])
+            return refuse[refusal](thread) if refusal else behind.call(thread, registers)
+
+        entry = RefusedEntry(number, call)
+        entry.exit_door = behind.exit_door
+        return entry
+
+    def check(self, thread: "Thread", number: int, argument: int) -> None:
+        """Refuse a function that the call finds in guest memory: fetched once, by the handler itself.
+
+        Raises LinuxError or KeepRegisters.
+        """
+        refusal = self.value.refusal(number, argument)
+        if refusal in ERRNO:
+            raise LinuxError(ERRNO[refusal])
+        if refusal:
+            self._refuse[refusal](thread)
+
+
+def _need_own_thread(thread: "Thread") -> None:
+    """Raise MustLeave on the poller: what follows changes the thread's registers."""
+    if not thread.waiter.may_sleep:
+        raise MustLeave
+
+
+def send_sigsys(thread: "Thread") -> int:
+    """Answer as SECCOMP_RET_TRAP does (seccomp(2)): RAX keeps the number, RIP is behind the instruction."""
+    _need_own_thread(thread)
+    fields = s.SIGINFO_SYS.pack(thread.gpr[RIP], thread.original_rax, AUDIT_ARCH_X86_64)
+    signals.force_signal(thread, signals.SigInfo(s.SIGSYS, s.SYS_SECCOMP, fields))
+    raise KeepRegisters
+
+
+def raise_exception(thread: "Thread", vector: int, error_code: int) -> int:
+    """Raise the program exception at the instruction. RCX and R11 are what SYSCALL made of them."""
+    _need_own_thread(thread)
+    thread.gpr[RIP] = thread.gpr[RIP] - SYSCALL_LENGTH
+    faults.exception(thread, ProcessorException(vector, error_code))
+    raise KeepRegisters
