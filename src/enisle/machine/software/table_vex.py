@@ -13,10 +13,10 @@ VEX_0F = """
 2A: F3|F2 avx
 2B: np|66 mem V0 avx
 2C-2D: F3|F2 V0 avx
-41-42,45-47: W0 np L1 reg V0 avx512f; W0 66 L1 reg V0 avx512dq; W1 np|66 L1 reg V0 avx512bw
+41-42,45-47: W0 np L1 reg avx512f; W0 66 L1 reg avx512dq; W1 np|66 L1 reg avx512bw
 44,98: W0 np L0 reg V0 avx512f; W0 66 L0 reg V0 avx512dq; W1 np|66 L0 reg V0 avx512bw
-4A: np|66 L1 reg W0 V0 avx512dq; np|66 L1 reg W1 V0 avx512bw
-4B: np L1 reg V0 avx512bw; 66 L1 reg W0 V0 avx512f
+4A: np|66 L1 reg W0 avx512dq; np|66 L1 reg W1 avx512bw
+4B: np L1 reg avx512bw; 66 L1 reg W0 avx512f
 50: np|66 reg V0 avx
 51,5A: np|66 V0 avx; F3|F2 avx
 52-53: np V0 avx; F3 avx
