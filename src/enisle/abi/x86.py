@@ -54,7 +54,9 @@ class Cr0:
 
 
 class Cr4:
+    TSD = 1 << 2
     PAE = 1 << 5
+    PCE = 1 << 8
     OSFXSR = 1 << 9
     OSXMMEXCPT = 1 << 10
     UMIP = 1 << 11
@@ -70,6 +72,8 @@ class Efer:
 
 
 class Msr:
+    PLATFORM_INFO = 0xCE
+    MISC_FEATURES_ENABLES = 0x140
     STAR = 0xC000_0081
     LSTAR = 0xC000_0082
     SFMASK = 0xC000_0084

@@ -31,6 +31,11 @@ LONGEST_ACCESS = 64
 
 def page_fault(thread: "Thread", fault: PageFault) -> None:
     """Make the page there, or send SIGSEGV; at the island's memory limit the process is killed."""
+    nodes = thread.kernel.nodes
+    if nodes and nodes.fill(thread, fault):
+        return  # only this node's tree had lacked it
+    if fault.execute and thread.mm.executable is not None and thread.mm.executable.fetch(thread, fault):
+        return
     code = thread.mm.fault(fault.address, fault.write, fault.execute)
     if code is None:
         return
@@ -55,7 +60,13 @@ def out_of_memory(thread: "Thread") -> None:
 
 
 def exception(thread: "Thread", event: ProcessorException) -> None:
-    """Send the signal of any other exception."""
+    """Deal with any other exception: a trap of a blocking value's, or the program's own."""
+    if thread.mm.executable is None or not thread.mm.executable.exception(thread, event):
+        deliver(thread, event)
+
+
+def deliver(thread: "Thread", event: ProcessorException) -> None:
+    """Send the signal of an exception."""
     vector = event.vector
     info = _signal_of(thread, vector)
     if info is None:

@@ -4,8 +4,9 @@ Memory is filled eagerly while there is plenty of it, because a guest fault cost
 near the limit it is filled on demand. All methods take the lock; those with a leading underscore require it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM
+from typing import TYPE_CHECKING
 
 from enisle.abi import host
 from enisle.abi.linux_mman import (
@@ -27,6 +28,9 @@ from enisle.kernel.policy import fault_around, fill_eagerly
 from enisle.kernel.usermem import UserMemory
 from enisle.kernel.vma import Backing, Vma, VmaList
 from enisle.machine import USER_END, USER_START, Machine, OutOfMemory, leaf_flags
+
+if TYPE_CHECKING:
+    from enisle.kernel.executable import Executable
 
 PRESENT, WRITABLE, COW = Pte.PRESENT, Pte.WRITABLE, Pte.COW
 SEGV_MAPERR, SEGV_ACCERR = 1, 2
@@ -61,6 +65,31 @@ class Mm(UserMemory):
         self.barriers = 0
         """Which membarrier commands the program has registered for."""
         self.no_huge_pages = False
+        self.executable = self._make_executable() if machine.enforcement else None
+        """What a page goes through before it executes, where a blocking value says so."""
+        if machine.replication:
+            machine.replication.adopt(self.space, self.lock)
+
+    def _make_executable(self) -> "Executable":
+        from enisle.kernel.executable import Executable
+
+        return Executable(self)
+
+    def _flags(self, prot: int) -> int:
+        return flags_of(prot) if self.executable is None else self.executable.flags(prot)
+
+    def release_frame(self, frame: Gpa) -> None:
+        """Drop the reference of a frame no longer mapped, after the host calls that have views. Requires: lock."""
+        if self._pins:
+            self._deferred.append(frame)
+        else:
+            self.memory.release(frame, 1)
+
+    def forget_pages(self, pages: Iterable[int]) -> None:
+        """Forget the translations of pages, by number: they have other rights or frames. Requires: lock."""
+        for page in pages:
+            self._readable.pop(page, None)
+            self._writable.pop(page, None)
 
     # ---- mapping -------------------------------------------------------------------------------------------------
 
@@ -112,7 +141,7 @@ class Mm(UserMemory):
             if vma.backing:
                 self._map_file(vma)
             elif vma.prot != PROT_NONE and fill_eagerly(vma.pages, vma.flags, self.memory):
-                self._fill(vma.start, vma.end, flags_of(vma.prot))
+                self._fill(vma.start, vma.end, self._flags(vma.prot))
         except OutOfMemory:
             self.space.unmap(Gva(vma.start), vma.pages)
             raise LinuxError(ENOMEM) from None
@@ -127,7 +156,7 @@ class Mm(UserMemory):
             except OutOfMemory:
                 self.memory.release(gpa, vma.pages)
                 raise
-        self.space.map(Gva(vma.start), gpa, vma.pages, flags_of(vma.prot))
+        self.space.map(Gva(vma.start), gpa, vma.pages, self._flags(vma.prot))
 
     def _fill(self, start: int, end: int, flags: int) -> None:
         """Back an unmapped anonymous range with frames: 2 MiB chunks where alignment allows, single frames around."""
@@ -176,6 +205,8 @@ class Mm(UserMemory):
     def _drop_pages(self, start: int, end: int) -> None:
         """Remove translations; frames still pinned by a host call are freed when the last pin goes."""
         self._forget()
+        if self.executable is not None:
+            self.executable.forget(start, end)
         if not self._pins:
             self.space.unmap(Gva(start), (end - start) >> PAGE_SHIFT)
             return
@@ -200,12 +231,14 @@ class Mm(UserMemory):
                 if prot & PROT_WRITE and not vma.shared and vma.backing:
                     self._charge_copies(max(vma.start, address), min(vma.end, end))
             self._forget()
+            if self.executable is not None:
+                self.executable.settle(address, end)
             for piece in self.vmas.remove(address, end):
                 piece.prot = prot
-                self.space.protect(Gva(piece.start), piece.pages, flags_of(prot))
+                self.space.protect(Gva(piece.start), piece.pages, self._flags(prot))
                 if not piece.backing and prot != PROT_NONE and fill_eagerly(piece.pages, piece.flags, self.memory):
                     try:
-                        self._fill_missing(piece.start, piece.end, flags_of(prot))
+                        self._fill_missing(piece.start, piece.end, self._flags(prot))
                     except OutOfMemory:
                         pass  # filled on demand then, or the process dies there
                 self.vmas.add(piece)
@@ -290,6 +323,8 @@ class Mm(UserMemory):
             start = self._place(target, new_size, MAP_FIXED, huge=False)
         kept = min(size, new_size)
         self._forget()
+        if self.executable is not None:
+            self.executable.settle(old, old + size)
         self.space.move(Gva(old), Gva(start), kept >> PAGE_SHIFT)
         moved = vma.part(old, old + kept)
         moved.start, moved.end = start, start + kept
@@ -328,6 +363,8 @@ class Mm(UserMemory):
     def _fault_in(self, vma: Vma, page: Gva, write: bool, guest: bool) -> None:
         entry = self.space.entry(page)
         if entry & PRESENT:
+            if write and self.executable is not None and self.executable.write(vma, page):
+                return
             if write and entry & COW:
                 self._readable.pop(page >> PAGE_SHIFT, None)
                 self.space.break_cow(page, flush=not guest or self.users > 1)
@@ -335,7 +372,11 @@ class Mm(UserMemory):
                 self.memory.flush(Gpa(entry & PTE_ADDRESS), 1)  # the processor holds a stale translation
             return
         start, end = fault_around(page, vma.start, vma.end, self.memory)
-        self._fill_missing(start, end, flags_of(vma.prot))
+        if vma.policy and vma.policy.nodes:
+            with self.machine.preferring(vma.policy.nodes, vma.policy.turns):
+                self._fill_missing(start, end, self._flags(vma.prot))
+            return
+        self._fill_missing(start, end, self._flags(vma.prot))
 
     def _grow_stack(self, address: int) -> Vma | None:
         above = self.vmas.next_after(address)
@@ -376,6 +417,8 @@ class Mm(UserMemory):
             child.vmas.add(copy)
             if not vma.wipe_on_fork:
                 downgraded += self.space.clone_range(child.space, Gva(vma.start), vma.pages, not vma.shared)
+        if self.executable is not None and child.executable is not None:
+            self.executable.copy_to(child.executable)
         for gpa, count in coalesce(downgraded, self.memory.is_window):
             self.memory.flush(gpa, count)
 

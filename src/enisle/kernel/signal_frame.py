@@ -47,6 +47,8 @@ XFEATURE_FPSSE = 3
 MXCSR_DEFAULT, FCW_DEFAULT, MXCSR_DEFINED = 0x1F80, 0x37F, 0x2_FFFF
 XSTATE_BV = struct.Struct("<QQ48s")
 HEADER = slice(s.FXSAVE_SIZE, s.FXSAVE_SIZE + s.XSAVE_HEADER_SIZE)
+STATE_BITS = slice(s.FXSAVE_SIZE, s.FXSAVE_SIZE + 8)
+XSTATE_BV_FIELD = slice(s.FXSAVE_SIZE, s.FXSAVE_SIZE + 8)
 UC_FLAGS = s.UC_FP_XSTATE | s.UC_SIGCONTEXT_SS | s.UC_STRICT_RESTORE_SS
 CLEARED = Rflags.DF | Rflags.RF | Rflags.TF
 RESTORED = int(
@@ -121,6 +123,9 @@ def _fpstate(thread: "Thread") -> bytes:
     return bytes(area) + s.FP_XSTATE_MAGIC2.to_bytes(4, "little")
 
 
+    if machine.blocking is not None:  # components that are hidden may be in use all the same
+        shown = int.from_bytes(area[STATE_BITS], "little") & machine.xfeatures
+        area[STATE_BITS] = shown.to_bytes(8, "little")
 def _ucontext(thread: "Thread", saved_mask: int, fpstate: int) -> bytes:
     gpr, stack = thread.gpr, thread.altstack
     trap = thread.last_trap

@@ -141,7 +141,7 @@ class Thread:
     def _step(self) -> None:
         if self.work:
             self._do_work()
-        event = self._run()
+        event = self.run_processor()
         if event is SYSCALL:  # the one that is hot
             self.serve_syscall()
             return
@@ -160,9 +160,14 @@ class Thread:
             case _:
                 raise AssertionError(f"unknown exit {event!r}")
 
-    def _run(self) -> Exit:
+    def run_processor(self) -> Exit:
+        """Let the guest run until it exits."""
         begun = time.perf_counter_ns() if self.kernel.timing else 0
         self.in_guest = True
+        self.serve(event)
+
+    def serve(self, event: Exit) -> None:
+        """Serve an exit that is no system call."""
         event = self.processor.run()
         self.in_guest = False
         if begun:

@@ -36,8 +36,18 @@ BLOCKING = {
     "resolve": "files",
 }
 """Names of function blocking and their modules: loaded when first used, so that a machine without it pays nothing."""
+ENFORCING = {
+    "NOT_OURS": "enforcement.guard",
+    "EnforcementStatistics": "enforcement.enforcement",
+    "Guard": "enforcement.guard",
+    "GuestFault": "enforcement.guard",
+    "Tier": "enforcement.tiers",
+    "TierTable": "enforcement.tiers",
+    "probe_controls": "enforcement.tiers",
+}
 
 __all__ = [
+    "NOT_OURS",
     "POSTED",
     "STATE_WORD",
     "SYSCALL",
@@ -50,7 +60,10 @@ __all__ = [
     "BlockingValue",
     "BusError",
     "CallSlot",
+    "EnforcementStatistics",
     "Exit",
+    "Guard",
+    "GuestFault",
     "GuestMemory",
     "Halt",
     "Instruction",
@@ -66,6 +79,8 @@ __all__ = [
     "Refusal",
     "Registers",
     "Syscall",
+    "Tier",
+    "TierTable",
     "describe_tables",
     "find_value",
     "leaf_flags",
@@ -86,6 +101,13 @@ if TYPE_CHECKING:
     from enisle.machine.findings import Findings
     from enisle.machine.outline import Outline as Outline
 
+    from enisle.machine.enforcement.enforcement import EnforcementStatistics as EnforcementStatistics
+    from enisle.machine.enforcement.guard import NOT_OURS as NOT_OURS
+    from enisle.machine.enforcement.guard import Guard as Guard
+    from enisle.machine.enforcement.guard import GuestFault as GuestFault
+    from enisle.machine.enforcement.tiers import Tier as Tier
+    from enisle.machine.enforcement.tiers import TierTable as TierTable
+    from enisle.machine.enforcement.tiers import probe_controls as probe_controls
     "resolve",
 
 def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", limit: int) -> "Outline":

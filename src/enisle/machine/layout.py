@@ -32,7 +32,11 @@ VDSO = VVAR + PAGE
 SLOTS = 0x7FFF_F100_0000
 """Call slots and their stubs, one page each per processor of the process; part of no VMA."""
 SLOT_STRIDE = 2 * PAGE
-SLOTS_END = 0x7FFF_FFFF_0000
+SLOTS_END = 0x7FFF_FC00_0000
+STEPS = SLOTS_END
+"""Where instructions of pages that stay non-executable run, one page each per thread of the process that needs one:
+executable, read-only, part of no VMA (`machine.enforcement`)."""
+STEPS_END = 0x7FFF_FFFF_0000
 
 SUPERVISOR = 0xFFFF_8000_0000_0000
 GDT = SUPERVISOR
@@ -50,6 +54,7 @@ _regions = [
     ("user", USER_START, USER_END),
     ("common pages", SYSCALL_STUB, VDSO + PAGE),
     ("call slots", SLOTS, SLOTS_END),
+    ("steps", STEPS, STEPS_END),
     ("gdt", GDT, GDT + PAGE),
     ("idt", IDT, IDT + PAGE),
     ("exception stubs", EXCEPTION_STUBS, EXCEPTION_STUBS + PAGE),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enisle.machine.counter import Counter
     from enisle.machine.node_machine import NodePlan
     from enisle.machine.replication import Replication
+    from enisle.machine.enforcement.enforcement import Enforcement
     from enisle.machine.walks import Walks
 
 MINIMUM_MEMORY = 16 << 20
@@ -92,6 +93,17 @@ class Machine:
 
     def _take_up_blocking(self) -> "Queries":
         from enisle.machine.blocking.backing import take_up
+        self.enforcement = self._make_enforcement() if blocking else None
+        """What makes `blocking` true for programs."""
+
+    def _make_enforcement(self) -> "Enforcement":
+        from enisle.machine.enforcement.enforcement import Enforcement
+
+        try:
+            return Enforcement(self)
+        except BaseException:
+            self.close()
+            raise
 
         try:
             return take_up(self)

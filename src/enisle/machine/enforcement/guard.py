@@ -1,0 +1,251 @@
+"""The guard of one address space: what it does when a processor meets a trap, or code that may only be stepped.
+
+It owns the pages' states and the slots where single runs execute. The kernel room gives it a `Program` for the thread
+that stopped, and takes back an `Exit` to serve as if the processor had brought it, or None: the thread runs on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from enisle.abi.types import PAGE, Gpa, Gva
+from enisle.abi.x86 import RIP, Vector
+from enisle.machine import layout
+from enisle.machine.blocking.instructions import Action, Instruction
+from enisle.machine.enforcement.control import is_control, is_system_call, transfer
+from enisle.machine.enforcement.outofline import INT3, LONGEST_RUN, Run, give_back, lend, plan
+from enisle.machine.enforcement.pages import CodePages
+from enisle.machine.enforcement.perform import Judgement, ProcessorContext, judge, perform
+from enisle.machine.pagetables import AddressSpace, leaf_flags
+from enisle.machine.processor import SYSCALL, Exit, PageFault, Processor, ProcessorException
+from enisle.machine.software import decode as decoder
+from enisle.machine.software.context import Fault
+from enisle.machine.software.context import Fault as GuestFault
+from enisle.machine.software.decode import LONGEST, decode_at
+
+if TYPE_CHECKING:
+    from enisle.machine.enforcement.enforcement import Enforcement
+
+SLOT_FLAGS = leaf_flags(True, False, True)
+FETCHED = 384
+"""Bytes read for one run."""
+RUNS_KEPT = 256
+
+
+class NotOurs(Exit):
+    """The exception is the program's own."""
+
+    __slots__ = ()
+
+
+NOT_OURS = NotOurs()
+
+
+class Program(Protocol):
+    """A stopped thread of the address space."""
+
+    @property
+    def processor(self) -> Processor: ...
+    @property
+    def number(self) -> int:
+        """What the thread is told of where it runs (getcpu)."""
+        ...
+
+    def fetch(self, address: int, size: int) -> bytes:
+        """Return executable memory with the program's own bytes, at least one; fewer where execution must end.
+
+        Raises Fault.
+        """
+        ...
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return memory. Raises Fault."""
+        ...
+
+    def store(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Write all pieces or none. Raises Fault."""
+        ...
+
+    def run(self) -> Exit:
+        """Let the processor run."""
+        ...
+
+
+class Slot:
+    """A page of the guest's where one thread's copies execute."""
+
+    def __init__(self, space: AddressSpace, address: int) -> None:
+        self.memory, self.address = space.memory, address
+        self._frame: Gpa = self.memory.allocate_frame()
+        self._content = INT3 * PAGE
+        self.memory.write(self._frame, self._content)
+        self._used = 0
+        space.map(Gva(address), self._frame, 1, SLOT_FLAGS)
+
+    def load(self, content: bytes) -> None:
+        """Put `content` there. In between it is all INT3: no mixture of two contents is ever executable."""
+        if self._content == content:
+            return
+        self.memory.write(self._frame, INT3 * self._used)
+        self.memory.write(self._frame, content)
+        self._content, self._used = content, len(content)
+
+
+class Guard:
+    """Guards one address space. `lock` is held by callers wherever `pages` is touched, and never during `run`."""
+
+    def __init__(self, enforcement: "Enforcement", space: AddressSpace, release: Callable[[Gpa], None]) -> None:
+        self.enforcement, self.space = enforcement, space
+        self.pages = CodePages(space, enforcement.scanner, enforcement.text, release)
+        self._slots: dict[int, Slot] = {}
+        self._runs: dict[tuple[int, int], Run] = {}
+        self._seen: dict[int, tuple[int, object]] = {}
+
+    # ---- exceptions ------------------------------------------------------------------------------------------------
+
+    def exception(self, program: Program, event: ProcessorException) -> Exit | None:
+        """Deal with an exception; NOT_OURS when it is the program's own business. Raises OutOfMemory."""
+        gpr = program.processor.gpr
+        if event.vector not in (Vector.UD, Vector.BP, Vector.GP) or gpr[RIP] >= layout.USER_END:
+            return NOT_OURS
+        address = gpr[RIP] - (event.vector == Vector.BP)
+        try:
+            code = program.fetch(address, LONGEST)
+        except Fault:
+            return NOT_OURS
+        instruction = decode_at(code, 0, address)
+        if event.vector == Vector.GP:
+            return self._protected(program, instruction)
+        length = instruction.length if instruction else 1
+        if self.pages.is_changed(address, length) or self._is_judged(instruction, program.processor):
+            gpr[RIP] = address
+            return self.step(program, most=1)
+        if self._is_own(event.vector, instruction) or self._seen_before(program.processor, address):
+            return NOT_OURS
+        gpr[RIP] = address  # the page changed after the processor had stopped there: look again
+        return None
+
+    def _protected(self, program: Program, instruction: decoder.Instruction | None) -> Exit | None:
+        """RDMSR, WRMSR and RDPMC fault by themselves in ring 3; the value may answer or fault differently."""
+        if instruction is None:
+            return NOT_OURS
+        found = judge(self.enforcement.value, instruction, program.processor.gpr)
+        if found is None or found.kind not in (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC):
+            return NOT_OURS
+        return self._perform(program, instruction, found)
+
+    def _is_judged(self, instruction: decoder.Instruction | None, processor: Processor) -> bool:
+        """Return whether the value has something to say of an instruction that the processor does not know."""
+        if instruction is None:
+            return False
+        found = judge(self.enforcement.value, instruction, processor.gpr)
+        return found is not None and found.action != Action.ALLOW
+
+    @staticmethod
+    def _is_own(vector: int, instruction: decoder.Instruction | None) -> bool:
+        """Return whether what stands in memory raises the exception by itself."""
+        if instruction is None or instruction.kind == decoder.UNDEFINED:
+            return vector == Vector.UD
+        return vector == Vector.BP and instruction.kind == decoder.INTERRUPT
+
+    def _seen_before(self, processor: Processor, address: int) -> bool:
+        """Return whether the same place of the same page has already been tried again."""
+        page = self.pages.code.get(address >> 12)
+        before = self._seen.get(id(processor))
+        self._seen[id(processor)] = (address, page)
+        return before is not None and before[0] == address and before[1] is page
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def step(self, program: Program, most: int = LONGEST_RUN) -> Exit | None:
+        """Execute up to `most` instructions at RIP under judgement; return what must be served, None to go on.
+
+        RIP is the program's own in every case. Raises OutOfMemory.
+        """
+        gpr = program.processor.gpr
+        try:
+            code = program.fetch(gpr[RIP], LONGEST if most == 1 else FETCHED)
+        except Fault as fault:
+            return PageFault(Gva(fault.address), False, True, False)
+        instruction = decode_at(code, 0, gpr[RIP])
+        if instruction is None:
+            cut = len(code) < LONGEST
+            return PageFault(Gva(gpr[RIP] + len(code)), False, True, False) if cut else ProcessorException(Vector.UD, 0)
+        found = judge(self.enforcement.value, instruction, gpr)
+        if found:
+            return self._perform(program, instruction, found)
+        if is_control(instruction):
+            outcome = transfer(instruction, self._context(program))
+            return SYSCALL if is_system_call(instruction) else as_exit(outcome)
+        return self._run(program, code, most)
+
+    def _perform(self, program: Program, instruction: decoder.Instruction, found: Judgement) -> Exit | None:
+        enforcement = self.enforcement
+        enforcement.counts["trapped"] += 1
+        enforcement.counts["blocked"] += found.action == Action.BLOCK
+        answers = enforcement.answers(program.processor, program.number)
+        return as_exit(perform(enforcement.value, answers, instruction, found, self._context(program)))
+
+    @staticmethod
+    def _context(program: Program) -> ProcessorContext:
+        return ProcessorContext(program.processor, program.read, program.store)
+
+    def _run(self, program: Program, code: bytes, most: int) -> Exit | None:
+        """Execute a run out of line."""
+        processor = program.processor
+        gpr, slot = processor.gpr, self._slot(processor)
+        run = self._planned(code, gpr[RIP], slot, processor, most)
+        if run is None:
+            return ProcessorException(Vector.UD, 0)  # no way to execute it without making a trap executable
+        self.enforcement.counts["steps"] += 1
+        slot.load(run.content)
+        before = lend(run, gpr)
+        gpr[RIP] = slot.address
+        exit = program.run()
+        offset = gpr[RIP] - slot.address
+        if isinstance(exit, ProcessorException) and exit.vector == Vector.BP and offset == len(run.content):
+            gpr[RIP] = run.marks[-1][1]
+            give_back(run, gpr, before, done=True)
+            return None
+        address = run.address_at(offset)
+        if address is not None:
+            gpr[RIP] = address
+        give_back(run, gpr, before, done=address == run.marks[-1][1])
+        return exit
+
+    def _planned(self, code: bytes, address: int, slot: Slot, processor: Processor, most: int) -> Run | None:
+        """Return a run, the one made before if the same bytes still stand there and no register was lent to it."""
+        key = address, slot.address
+        known = self._runs.get(key) if most > 1 else None
+        if known and code.startswith(known.source):
+            return known
+        value = self.enforcement.value
+        gpr = processor.gpr
+        run = plan(code, gpr, slot.address, self.enforcement.scanner, lambda it: judge(value, it, gpr) is None, most)
+        if run and not run.lent and most > 1:
+            if len(self._runs) >= RUNS_KEPT:
+                self._runs.clear()
+            self._runs[key] = run
+        return run
+
+    def _slot(self, processor: Processor) -> Slot:
+        slot = self._slots.get(id(processor))
+        if slot is None:
+            address = layout.STEPS + PAGE * len(self._slots)
+            assert address < layout.STEPS_END, "more threads than slots"
+            slot = self._slots[id(processor)] = Slot(self.space, address)
+        return slot
+
+    def is_stepped(self, address: int) -> bool:
+        return address >> 12 in self.pages.stepped
+
+
+def as_exit(outcome: ProcessorException | Fault | None) -> Exit | None:
+    """Return a fault met in software as the processor's own."""
+    if not isinstance(outcome, Fault):
+        return outcome
+    if outcome.vector == Vector.PF:
+        return PageFault(Gva(outcome.address), outcome.write, False, False)
+    return ProcessorException(outcome.vector, outcome.error_code)
+
+
+__all__ = ["NOT_OURS", "Guard", "GuestFault", "Program", "Slot", "as_exit"]

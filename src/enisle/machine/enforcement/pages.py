@@ -1,0 +1,236 @@
+"""W^X: a page of an address space is either writable or may be executed, and what may be executed has been looked at.
+
+Three states of a page whose mapping allows execution: *plain* (as mapped, but not executable), *code* (executable,
+not writable, looked at, its traps in place) and *stepped* (looked at, neither writable nor executable). A fetch from a
+plain page makes it one of the others, a write makes it plain again with its own bytes back. Code always lies in a frame
+that was filled from the bytes looked at, so that neither a file nor an earlier view of the old frame can change it.
+Two neighbours are code only when no trap begins in one and ends in the other. Callers hold the address space's lock.
+"""
+
+from collections.abc import Callable, Iterable
+
+from enisle.abi.types import PAGE, PAGE_SHIFT, Gpa, Gva
+from enisle.abi.x86 import PTE_ADDRESS, Pte
+from enisle.machine.enforcement.scan import CONTEXT, Look, Scanner, Site
+from enisle.machine.memory import GuestMemory, OutOfMemory
+from enisle.machine.pagetables import AddressSpace, leaf_flags
+
+PRESENT, WRITABLE, COW = Pte.PRESENT, Pte.WRITABLE, Pte.COW
+CODE_FLAGS = leaf_flags(True, False, True) | COW
+READ_ONLY = leaf_flags(True, False, False)
+READ_WRITE = leaf_flags(True, True, False)
+SHARE_OF_MEMORY = 16
+"""The text cache keeps at most one in so many frames of the island's memory."""
+
+
+class CodePage:
+    """One executable page: where it was changed, and what stood there. Immutable, so forks share it."""
+
+    __slots__ = ("original", "sites")
+
+    def __init__(self, original: bytes | None, sites: tuple[Site, ...]) -> None:
+        self.original, self.sites = original, sites
+
+
+UNCHANGED = CodePage(None, ())
+
+
+class TextCache:
+    """Frames with code of files, shared by all processes that execute the same bytes."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._memory = memory
+        self._frames: dict[bytes, Gpa] = {}
+        self._limit = memory.limit_frames // SHARE_OF_MEMORY
+
+    def frame(self, content: bytes) -> Gpa:
+        """Return a frame holding `content`, with one reference for the caller. Raises OutOfMemory."""
+        frame = self._frames.get(content)
+        if frame is None:
+            frame = filled(self._memory, content)
+            if len(self._frames) >= self._limit:
+                self.clear()
+            self._frames[content] = frame
+        self._memory.share(frame, 1)
+        return frame
+
+    def clear(self) -> None:
+        """Give up the frames that nobody else uses."""
+        frames, self._frames = self._frames, {}
+        for frame in frames.values():
+            self._memory.release(frame, 1)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def filled(memory: GuestMemory, content: bytes) -> Gpa:
+    frame = memory.allocate_frame()
+    memory.write(frame, content)
+    return frame
+
+
+class CodePages:
+    """The code and stepped pages of one address space, by page number. `release` drops a reference of a frame."""
+
+    def __init__(self, space: AddressSpace, scanner: Scanner, text: TextCache, release: Callable[[Gpa], None]) -> None:
+        self.space, self.memory, self.scanner, self._text = space, space.memory, scanner, text
+        self._release = release
+        self.code: dict[int, CodePage] = {}
+        self.stepped: set[int] = set()
+
+    # ---- becoming code ---------------------------------------------------------------------------------------------
+
+    def fetch(self, gva: int, around: Iterable[int] = ()) -> bool:
+        """Make the page at `gva` executable; False when it must be stepped. `around`: others that may come along.
+
+        Requires: the page is present, private, and no host call holds a view of it. Raises OutOfMemory, OSError where
+        the host cannot back the page.
+        """
+        number = gva >> PAGE_SHIFT
+        if number in self.stepped:
+            return False
+        if number not in self.code and not self._make_code(number, gva, patient=True):
+            return False
+        for other in around:
+            if other not in self.code and other not in self.stepped:
+                try:
+                    self._make_code(other, None, patient=False)
+                except (OSError, OutOfMemory):
+                    break
+        return True
+
+    def _make_code(self, number: int, entry: int | None, patient: bool) -> bool:
+        gva = Gva(number << PAGE_SHIFT)
+        leaf = self.space.entry(gva)
+        if not leaf & PRESENT:
+            return False
+        if leaf & WRITABLE:  # from here on nobody writes to it
+            self.space.protect(gva, 1, READ_ONLY)
+        frame = Gpa(leaf & PTE_ADDRESS)
+        content = self.memory.read(frame, PAGE)
+        shared = self.memory.is_window(frame)
+        offset = None if entry is None or shared else entry % PAGE
+        look = self.scanner.look(content, self._end_of(number - 1), offset, patient)
+        if look is None:
+            return False
+        if look.patched is None or self._touches_neighbour(number, content):
+            self.stepped.add(number)
+            return False
+        self._install(gva, frame, content, look, shared)
+        return True
+
+    def _install(self, gva: Gva, old: Gpa, content: bytes, look: Look, shared: bool) -> None:
+        assert look.patched is not None
+        try:
+            frame = self._text.frame(look.patched) if shared else filled(self.memory, look.patched)
+        except OutOfMemory:
+            self._text.clear()
+            frame = filled(self.memory, look.patched)
+        self._exchange(gva, old, frame, CODE_FLAGS)
+        self.code[gva >> PAGE_SHIFT] = CodePage(content, look.sites) if look.sites else UNCHANGED
+
+    def _exchange(self, gva: Gva, old: Gpa, new: Gpa, flags: int) -> None:
+        """Let the page be another frame."""
+        self.space.replace(gva, new, flags)
+        if self.memory.references(old) > 1:  # a freed frame is flushed anyway
+            self.memory.flush(old, 1)
+        self._release(old)
+
+    def _end_of(self, number: int) -> bytes:
+        """Return the last bytes of a page as the program knows them, nothing when it is not there."""
+        known = self.code.get(number)
+        if known and known.original:
+            return known.original[-CONTEXT:]
+        leaf = self.space.entry(number << PAGE_SHIFT)
+        if not leaf & PRESENT:
+            return b""
+        try:
+            return self.memory.read(Gpa((leaf & PTE_ADDRESS) + PAGE - CONTEXT), CONTEXT)
+        except OSError:
+            return b""
+
+    def _touches_neighbour(self, number: int, content: bytes) -> bool:
+        """Return whether a trap lies across the border to a neighbour that is code."""
+        crosses = self.scanner.crosses
+        if number - 1 in self.code and crosses(self._end_of(number - 1), content):
+            return True
+        if number + 1 not in self.code:
+            return False
+        following = self.code[number + 1].original
+        if following is None:
+            leaf = self.space.entry((number + 1) << PAGE_SHIFT)
+            following = self.memory.read(Gpa(leaf & PTE_ADDRESS), CONTEXT)
+        return crosses(content[-CONTEXT:], following)
+
+    # ---- becoming plain --------------------------------------------------------------------------------------------
+
+    def write(self, gva: int, flags: int = READ_WRITE) -> bool:
+        """Let the page be written; False when it is plain already. Raises OutOfMemory."""
+        number = gva >> PAGE_SHIFT
+        page = self.code.get(number)
+        leaf = self.space.entry(gva)
+        frame = Gpa(leaf & PTE_ADDRESS)
+        if page is None:
+            if number not in self.stepped:
+                return False
+            self.stepped.discard(number)
+            if leaf & COW:
+                return False  # the copy is made as for any page
+            self.space.protect(Gva(gva), 1, flags)
+            return True
+        new = filled(self.memory, page.original or self.memory.read(frame, PAGE))
+        del self.code[number]
+        self._exchange(Gva(gva), frame, new, flags)
+        return True
+
+    def settle(self, first: int, count: int) -> None:
+        """Make the pages of a range plain, not writable: their rights or their place are about to change.
+
+        Raises OutOfMemory; what was done is done.
+        """
+        for number in self._within(first, count):
+            page = self.code.get(number)
+            if page and page.original:
+                self.write(number << PAGE_SHIFT, READ_ONLY)
+        self.forget(first, count)
+
+    def forget(self, first: int, count: int) -> None:
+        """The translations of a range go away."""
+        for number in self._within(first, count):
+            self.code.pop(number, None)
+            self.stepped.discard(number)
+
+    def _within(self, first: int, count: int) -> list[int]:
+        if count < len(self.code) + len(self.stepped):
+            return [n for n in range(first, first + count) if n in self.code or n in self.stepped]
+        return [n for n in (*self.code, *self.stepped) if first <= n < first + count]
+
+    # ---- questions -------------------------------------------------------------------------------------------------
+
+    def copy_to(self, child: "CodePages") -> None:
+        """Let a fork's address space, which has the same frames, know the same pages."""
+        entry = child.space.entry
+        child.code = {number: page for number, page in self.code.items() if entry(number << PAGE_SHIFT) & PRESENT}
+        child.stepped = {number for number in self.stepped if entry(number << PAGE_SHIFT) & PRESENT}
+
+    def restore(self, start: int, content: bytes) -> bytes:
+        """Return memory that was read from `start` with the program's own bytes where they were changed."""
+        end = start + len(content)
+        for number in range(start >> PAGE_SHIFT, (end + PAGE - 1) >> PAGE_SHIFT):
+            page = self.code.get(number)
+            if page and page.original:
+                base = number << PAGE_SHIFT
+                low, high = max(start, base), min(end, base + PAGE)
+                content = content[: low - start] + page.original[low - base : high - base] + content[high - start :]
+        return content
+
+    def is_changed(self, address: int, size: int = 1) -> bool:
+        """Return whether a byte of the range was changed for a trap."""
+        for number in {address >> PAGE_SHIFT, (address + size - 1) >> PAGE_SHIFT}:
+            page = self.code.get(number)
+            if page:
+                offset = address - (number << PAGE_SHIFT)
+                if any(s.offset < offset + size and offset < s.offset + s.length for s in page.sites):
+                    return True
+        return False

@@ -1,0 +1,231 @@
+"""Looking at a page before it may be executed: where trapped opcodes stand, and how each is made to trap.
+
+A match that starts an instruction gets UD2 over its opcode. A match inside another instruction gets INT3 over all bytes
+of that instruction, so that whoever jumps into it traps too. Which of the two it is, is decided by decoding forward
+from many offsets before it: they must all fall into step, through sane code. Where they do not, the page may be data
+and nothing is changed: it is stepped. No decision lets a trapped opcode stay executable; a wrong one costs speed.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from enisle.abi.types import PAGE
+from enisle.machine.enforcement.opcodes import LONGEST, MANDATORY, PREFIX_RUN, PREFIXES, Trap, expression
+from enisle.machine.software import decode as decoder
+from enisle.machine.software.decode import decode_at
+from enisle.records import Record
+
+CONTEXT = 64
+"""Bytes of the page before that help to fall into step."""
+FAR, NEAR = 48, 20
+"""Where decoding starts before a match: far enough to have fallen into step (it takes some five instructions)."""
+WITNESSES = 4
+NEIGHBOUR, SPARSE = 512, 5
+"""How far a known instruction vouches for those after it, and how many others are asked then (every fifth)."""
+FOLLOWING = 8
+MAP_OF = {0x38: 2, 0x3A: 3}
+UD2_SECOND, INT3 = 0x0B, 0xCC
+MANY = 12
+"""Matches above which a page is looked at only when it is itself to be executed."""
+KEPT = 2048
+"""Pages whose look is remembered."""
+IMPLAUSIBLE = frozenset((decoder.FAR, decoder.SYSTEM_RETURN, decoder.HALT))
+IMPLAUSIBLE_0 = frozenset(b"\x00\x6c\x6d\x6e\x6f\x9b\xc8\xd7\xe4\xe5\xe6\xe7\xec\xed\xee\xef\xf1\xfa\xfb")
+"""Opcodes that programs do not use: IN, OUT, CLI, STI, WAIT, XLAT, ENTER, ICEBP; and ADD of bytes, which is what the
+zeros of displacements and immediates look like."""
+ENDS = frozenset((decoder.JUMP, decoder.JUMP_INDIRECT, decoder.RETURN))
+
+
+class Site(Record):
+    """A place that was changed: `offset` and `length` of the changed bytes in the page."""
+
+    offset: int
+    length: int
+
+
+class Look(Record):
+    """What a page is like. `patched` is what may be executed, None when nothing is but step by step."""
+
+    patched: bytes | None
+    sites: tuple[Site, ...] = ()
+
+
+class Scanner:
+    """Looks at pages for one set of traps. Remembers pages by their content. Any thread."""
+
+    def __init__(self, traps: Iterable[Trap]) -> None:
+        self.traps = tuple(traps)
+        self._expression: re.Pattern[bytes] | None = expression(self.traps) if self.traps else None
+        self._needs: dict[tuple[int, int], list[Trap]] = {}
+        for trap in self.traps:
+            self._needs.setdefault((trap.map, trap.opcode), []).append(trap)
+        self._known: OrderedDict[tuple[bytes, bytes], Look] = OrderedDict()
+        self.scanned = self.remembered = 0
+
+    # ---- searching -------------------------------------------------------------------------------------------------
+
+    def matches(self, content: bytes, start: int = 0) -> list[int]:
+        """Return where trapped opcodes stand in `content` from `start` on: the offsets of their escape bytes."""
+        if self._expression is None:
+            return []
+        return [found.start() for found in self._expression.finditer(content, start) if self._is_whole(content, found)]
+
+    def _is_whole(self, content: bytes, found: "re.Match[bytes]") -> bool:
+        """Return whether the prefixes before a match can make it the instruction meant."""
+        start = found.start()
+        second = content[start + 1]
+        key = (MAP_OF[second], content[start + 2]) if second in MAP_OF else (1, second)
+        present = 1
+        at = start - 1
+        while at >= 0 and start - at <= PREFIX_RUN and content[at] in PREFIXES:
+            present |= 1 << MANDATORY.get(content[at], 0)
+            at -= 1
+        if at < 0:
+            present = 0xF  # who knows what stands before
+        return any(
+            trap.prefixes & present and (not trap.modrm or content[found.end() - 1] in trap.modrm)
+            for trap in self._needs[key]
+        )
+
+    def crosses(self, tail: bytes, head: bytes) -> bool:
+        """Return whether a trapped opcode begins in one page and ends in the next."""
+        if self._expression is None:
+            return False
+        first = tail[-PREFIX_RUN - LONGEST + 1 :]
+        joined = first + head[: LONGEST - 1]
+        return any(
+            found.start() < len(first) < found.end() and self._is_whole(joined, found)
+            for found in self._expression.finditer(joined, max(0, len(first) - LONGEST + 1))
+        )
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def look(self, content: bytes, before: bytes = b"", entry: int | None = None, patient: bool = True) -> Look | None:
+        """Return how a page may be executed; `before` is the end of the page before it, `entry` where it is entered.
+
+        None for a page with so many matches that it is left alone until somebody is `patient`.
+        """
+        known = self._known.get((content, b"")) or self._known.get((content, before))
+        if known:
+            self.remembered += 1
+            return known
+        self.scanned += 1
+        found = self.matches(content)
+        if len(found) > MANY and not patient:
+            return None
+        look = Look(content) if not found else self._decide(content, before, entry, found)
+        needs_before = bool(found) and found[0] < CONTEXT
+        if entry is None or not found:
+            self._known[content, before if needs_before else b""] = look
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return look
+
+    def _decide(self, content: bytes, before: bytes, entry: int | None, found: list[int]) -> Look:
+        stream = Stream(before + content)
+        base = len(before)
+        patched = bytearray(content)
+        sites: list[Site] = []
+        known = None if entry is None else base + entry
+        for match in found:
+            if sites and match < sites[-1].offset + sites[-1].length:
+                continue
+            start = stream.locate(base + match, known)
+            site = self._patch(stream, start, base, match, patched) if start is not None else None
+            if site is None:
+                return Look(None)
+            sites.append(site)
+            known = start
+        result = bytes(patched)
+        return Look(None) if self.matches(result) else Look(result, tuple(sites))
+
+    def _patch(self, stream: "Stream", start: int, base: int, match: int, patched: bytearray) -> Site | None:
+        """Change the instruction at `start` of the stream, which covers the match; None when that is impossible."""
+        instruction = stream.at(start)
+        assert instruction
+        first, length = start - base, instruction.length
+        if escape_of(instruction) + first == match:
+            patched[match + 1] = UD2_SECOND
+            return Site(match, 2)
+        if first < 0 or first + length > PAGE:
+            return None
+        patched[first : first + length] = bytes((INT3,)) * length
+        return Site(first, length)
+
+
+class Stream:
+    """Instructions of some bytes, decoded once each."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._decoded: dict[int, decoder.Instruction | None] = {}
+
+    def at(self, offset: int) -> "decoder.Instruction | None":
+        try:
+            return self._decoded[offset]
+        except KeyError:
+            decoded = self._decoded[offset] = decode_at(self.content, offset, 0)
+            return decoded
+
+    def locate(self, match: int, known: int | None) -> int | None:
+        """Return the start of the instruction that covers `match` when the code before and after leaves no doubt.
+
+        `known` is where an instruction before it starts for certain, or did once. Streams that differ only in the
+        prefixes before the matched opcode agree.
+        """
+        own = self._arrive(known, match) if known is not None and 0 <= match - known <= NEIGHBOUR else None
+        starts = range(max(0, match - FAR), max(0, match - NEAR), 1 if own is None else SPARSE)
+        found = [start for start in (self._arrive(first, match) for first in starts) if start is not None]
+        meanings = {self._meaning(start, match) for start in found}
+        if own is not None:
+            meanings.add(self._meaning(own, match))
+        if len(meanings) != 1 or (own is None and len(found) < WITNESSES):
+            return None
+        chosen = found[0] if own is None else own
+        return chosen if self._goes_on(chosen) else None
+
+    def _meaning(self, start: int, match: int) -> int:
+        """Return what an instruction does with the match: -1 has it as its opcode, else the instruction's start."""
+        instruction = self.at(start)
+        assert instruction
+        return -1 if start + escape_of(instruction) == match else start
+
+    def _arrive(self, offset: int, match: int) -> int | None:
+        """Decode from `offset` to the instruction that covers `match`; None through code that makes no sense."""
+        while True:
+            instruction = self.at(offset)
+            if instruction is None or not is_plausible(instruction):
+                return None
+            if offset + instruction.length > match:
+                return offset
+            offset += instruction.length
+
+    def _goes_on(self, offset: int) -> bool:
+        """Return whether sane code follows."""
+        for _ in range(FOLLOWING):
+            instruction = self.at(offset)
+            if instruction is None:
+                return len(self.content) - offset < decoder.LONGEST  # cut short by the end of the page
+            if not is_plausible(instruction):
+                return False
+            if instruction.kind in ENDS:
+                return True
+            offset += instruction.length
+        return True
+
+
+def escape_of(instruction: "decoder.Instruction") -> int:
+    """Return the offset of the 0F before the opcode, -1 when there is none."""
+    if instruction.encoding != decoder.LEGACY or not instruction.map:
+        return -1
+    return instruction.opcode_offset - (1 if instruction.map == 1 else 2)
+
+
+def is_plausible(instruction: "decoder.Instruction") -> bool:
+    """Return whether a compiler would write such an instruction."""
+    if instruction.kind in IMPLAUSIBLE:
+        return False
+    if instruction.encoding == decoder.LEGACY and not instruction.map and instruction.opcode in IMPLAUSIBLE_0:
+        return False
+    return len(instruction.prefixes) <= 4 or instruction.opcode == 0x1F
