@@ -75,6 +75,14 @@ RUN: tuple[Group, ...] = (
         "what it runs on",
         (
             Option("--processor", "(auto)", "auto|kvm|emulated", "auto"),
+            Option("--nodes", "memory nodes with processors of their own (1)", "N", 1, int),
+            Option(
+                "--page-tables",
+                "copies of page tables per node, of all or some nodes (off)",
+                "off|eager|lazy|auto|migrate[:NODES]",
+                "off",
+            ),
+            Option("--vm-per-node", "the hypervisor's own tables per node, too"),
             Option("--exitless", "serve calls without leaving (auto)", "auto|off", "auto"),
             Option("--cpu", "what its processors may execute; may be given often", "LEVEL|TEMPLATE|FILE", many="cpus"),
             Option("--cpu-require", "how well every block must hold (none)", "none|detect|enforced|patch|hw", ""),
@@ -195,6 +203,9 @@ class Options:
     network: str
     processor: str
     exitless: str
+    nodes: int
+    page_tables: str
+    vm_per_node: bool
     cpus: list[str]
     cpu_require: str
     trace: bool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from enisle.cli.main import tell, tell_note
 from enisle.cli.options import Options
 from enisle.cli.output import mutter, say
-from enisle.cli.terminal import Terminal, forward_signals, hold_signals
+from enisle.cli.terminal import SignalForwarder, Terminal, hold_signals
 from enisle.errors import EnisleError, InvalidRequest
 from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate
 from enisle.records import Record
@@ -87,6 +87,9 @@ def configure(options: Options) -> Configuration:
             network=options.network,
             processor=options.processor,
             exitless=options.exitless,
+            nodes=options.nodes,
+            page_tables=options.page_tables,
+            vm_per_node=options.vm_per_node,
             trace=options.trace,
             timing=options.stats or options.json,
             blocking=_blocking(options),
@@ -117,8 +120,9 @@ def _run(options: Options, configuration: Configuration) -> int:
             tell_note(note)
         begin = time.monotonic()
         process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
-        forward_signals(held, island.kernel)
-        status, expired = _wait(island, process, terminal, options.timeout)
+        forwarder = SignalForwarder(held, island.kernel, terminal)
+        unwatched = options.timeout is not None and not terminal.is_there
+        status, expired = _wait(island, process, None if unwatched else forwarder, options.timeout)
         outcome = _outcome(status, expired, time.monotonic() - begin, island.statistics())
         island.leave()
     if capture:
@@ -134,8 +138,14 @@ def _unless_closed(descriptor: int, options: Options) -> int:
     return -1 if descriptor in options.closed else descriptor
 
 
-def _wait(island: "IslandProcess", process: "Process", terminal: Terminal, timeout: float | None) -> tuple[int, bool]:
-    """Return the program's last wait status, and whether its time ran out."""
+def _wait(
+    island: "IslandProcess", process: "Process", stopper: SignalForwarder | None, timeout: float | None
+) -> tuple[int, bool]:
+    """Return the program's last wait status, and whether its time ran out.
+
+    Without a `stopper` this process does not stop when the program does: nobody is there to continue it, and the time
+    runs.
+    """
     expired = threading.Event()
 
     def expire() -> None:
@@ -148,12 +158,9 @@ def _wait(island: "IslandProcess", process: "Process", terminal: Terminal, timeo
         watchdog.start()
     while True:
         status = island.wait(process)
-        if os.WIFSTOPPED(status) and timeout is not None and not terminal.is_there:
-            pass  # nobody is there to continue us, and the time runs
-        elif os.WIFSTOPPED(status):
-            terminal.stop_with(os.WSTOPSIG(status))
-            island.kernel.kill(signal.SIGCONT)
-        elif not os.WIFCONTINUED(status):
+        if os.WIFSTOPPED(status) and stopper is not None:
+            stopper.stop_with(process)
+        elif not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
             watchdog.cancel()
             return status, expired.is_set()
 

@@ -56,6 +56,10 @@ class Configuration(Record):
     """What `enisle ps` calls it; without one it goes by its id."""
 
     @property
+    def has_nodes(self) -> bool:
+        return self.nodes > 1 or self.page_tables != "off"
+
+    @property
     def files_limit(self) -> int:
         """Bytes of `memory` that written files may take: a quarter."""
         return self.memory // 4
@@ -70,6 +74,8 @@ NETWORKS = ("none", "host")
 PROCESSORS = ("auto", "kvm", "emulated")
 EXITLESS = ("auto", "off")
 MEMORY_KINDS = ("anonymous", "shared")
+PAGE_TABLES = ("off", "eager", "lazy", "auto", "migrate")
+MOST_NODES = 64
 
 
 def validate(configuration: Configuration) -> Configuration:
@@ -79,6 +85,7 @@ def validate(configuration: Configuration) -> Configuration:
         ("processor", configuration.processor, PROCESSORS),
         ("exitless", configuration.exitless, EXITLESS),
         ("memory kind", configuration.memory_kind, MEMORY_KINDS),
+        ("mode of page tables", configuration.page_tables.partition(":")[0], PAGE_TABLES),
     ):
         if value not in allowed:
             raise InvalidRequest(f"no such {name}: {value!r}", "only these are known", f"one of {', '.join(allowed)}")
@@ -105,9 +112,24 @@ def validate(configuration: Configuration) -> Configuration:
         raise InvalidRequest(
             f"the working directory {configuration.cwd!r} is not absolute", "it is a path of the island", "--cwd /tmp"
         )
+    _check_nodes(configuration)
     if configuration.processors:
         return configuration
-    return configuration._replace(processors=len(os.sched_getaffinity(0)))
+    return configuration._replace(processors=max(len(os.sched_getaffinity(0)), configuration.nodes))
+
+
+def _check_nodes(configuration: Configuration) -> None:
+    """Raises InvalidRequest."""
+    nodes = configuration.nodes
+    if not 1 <= nodes <= MOST_NODES:
+        raise InvalidRequest(f"cannot make {nodes} nodes", f"there are 1 to {MOST_NODES}", "--nodes 2")
+    if configuration.vm_per_node and nodes == 1:
+        raise InvalidRequest("one virtual machine per node needs nodes", "there is one node", "--nodes 2")
+    _, colon, mask = configuration.page_tables.partition(":")
+    if colon:
+        from enisle.machine import node_mask  # only for those who ask: the machine room takes long to import
+
+        node_mask(mask, nodes)
 
 
 def parse_size(text: str) -> int:

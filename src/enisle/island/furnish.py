@@ -5,12 +5,15 @@ Runs after the pivot, so every path here is the island's and no symbolic link of
 
 import os
 import stat
+from collections.abc import Sequence
 from errno import EROFS
 
 from enisle.abi import host
 from enisle.errors import HostError, InvalidRequest
+from enisle.island.configuration import Configuration
 from enisle.island.rootfs import Trees, attach, clone, write_file
 from enisle.island.view import Bind
+from enisle.kernel import processors_of
 
 NODES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 """Memory devices, major 1 (Documentation/admin-guide/devices.txt)."""
@@ -66,7 +69,7 @@ def _clone_device(name: str) -> int:
         raise HostError(f"cannot show /dev/{name}", error.strerror or "", "run as root") from error
 
 
-def furnish(trees: Trees, processors: int, home: str) -> None:
+def furnish(trees: Trees, configuration: Configuration, home: str) -> None:
     """Fill the new root. Requires: pivoted, umask 022."""
     for path, mode in (*DIRECTORIES, (home, 0o700)):
         _make_directory(path, mode)
@@ -74,7 +77,9 @@ def furnish(trees: Trees, processors: int, home: str) -> None:
         if not os.path.lexists(path):
             os.symlink(target, path)  # /proc leads to itself: host lookups end in ELOOP, and our kernel serves the path
     _furnish_dev(trees)
-    _furnish_sys(processors)
+    _furnish_sys(configuration.processors)
+    if configuration.has_nodes:
+        _furnish_nodes(configuration)
     for bind, tree in trees.binds:
         _show(bind, tree)
 
@@ -120,6 +125,53 @@ def _furnish_sys(processors: int) -> None:
     write_file("/sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n", 0o444)
     write_file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", f"{2 << 20}\n", 0o444)
     os.makedirs("/sys/fs/cgroup", 0o755, exist_ok=True)
+
+
+def _furnish_nodes(configuration: Configuration) -> None:
+    """Show the nodes as Linux does (Documentation/ABI/stable/sysfs-devices-node); distances as without a SLIT."""
+    top, count = "/sys/devices/system/node", configuration.nodes
+    nodes = [_bits(mask) for mask in processors_of(configuration.processors, count)]
+    os.makedirs(top, 0o755, exist_ok=True)
+    for name in ("online", "possible", "has_memory", "has_normal_memory"):
+        write_file(f"{top}/{name}", f"{as_list(range(count))}\n", 0o444)
+    with_processors = as_list([number for number, numbers in enumerate(nodes) if numbers])
+    write_file(f"{top}/has_cpu", f"{with_processors}\n", 0o444)
+    for number, processors in enumerate(nodes):
+        place = f"{top}/node{number}"
+        _make_directory(place, 0o755)
+        texts = {
+            "cpulist": as_list(processors),
+            "cpumap": _as_map(processors),
+            "distance": " ".join("10" if other == number else "20" for other in range(count)),
+            "meminfo": f"Node {number} MemTotal:       {configuration.memory_limit // count >> 10} kB",
+        }
+        for name, text in texts.items():
+            write_file(f"{place}/{name}", f"{text}\n", 0o444)
+        for processor in processors:
+            os.symlink(f"../../cpu/cpu{processor}", f"{place}/cpu{processor}")
+            os.symlink(f"../../node/node{number}", f"/sys/devices/system/cpu/cpu{processor}/node{number}")
+
+
+def _bits(mask: int) -> list[int]:
+    return [number for number in range(mask.bit_length()) if mask >> number & 1]
+
+
+def _as_map(numbers: Sequence[int]) -> str:
+    """Return numbers as a bit map of 32-bit words, highest first."""
+    mask = sum(1 << number for number in numbers)
+    words = range(0, max(32, mask.bit_length()), 32)
+    return ",".join(f"{mask >> shift & 0xFFFF_FFFF:08x}" for shift in reversed(words))
+
+
+def as_list(numbers: Sequence[int]) -> str:
+    """Return numbers as the kernel lists them: `0-2,5`."""
+    parts: list[tuple[int, int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1] = parts[-1][0], number
+        else:
+            parts.append((number, number))
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def _show(bind: Bind, tree: int) -> None:

@@ -89,7 +89,7 @@ def _build(configuration: Configuration, view: View, home: str, root: bool) -> l
     else:
         layer_root(layers, configuration.root, own_etc, not root)
     pivot(layers)
-    furnish(trees, configuration.processors, home)
+    furnish(trees, configuration, home)
     return notes
 
 

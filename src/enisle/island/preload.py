@@ -36,8 +36,8 @@ LATE = (
 )
 """Modules that Python or our kernel may first need in the middle of a call."""
 
-UNNEEDED = ("emulated", "findings", "_")
-"""The emulator is imported, whole, by the machine that needs it; findings are the doctor's."""
+UNNEEDED = ("emulated", "findings", "node_machine", "replica_", "replication", "_")
+"""The emulator and replicas are imported, whole, by the machine that needs them; findings are the doctor's."""
 LIBRARY = {
     "weakref": "weakref",
     "json": "json/__init__",

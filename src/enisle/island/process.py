@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from enisle.abi import tsc
-from enisle.errors import GuestError, HostError
+from enisle.errors import GuestError, HostError, InvalidRequest
 from enisle.island import jail, preload
 from enisle.island.configuration import Configuration
 from enisle.island.hatch import Hatch
 from enisle.island.program import start_program
 from enisle.island.view import guest_environment
 from enisle.kernel import Kernel, KernelConfig, Process
-from enisle.machine import Machine
+from enisle.machine import Machine, node_mask
 from enisle.records import Record
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class IslandProcess:
             memory_kind=configuration.memory_kind,
             exitless=configuration.exitless != "off",
             blocking=blocking_of(configuration),
+            nodes=nodes_of(configuration),
         )
         try:
             self.hatch = make_hatch(configuration.name)
@@ -121,6 +122,14 @@ class IslandProcess:
                 record[name] = as_record(part.statistics())
         return record
 
+    def set_page_tables(self, words: str) -> None:
+        """Change how page tables are replicated: MODE or MODE:NODES. Raises InvalidRequest."""
+        replication = self.machine.replication
+        if replication is None:
+            raise InvalidRequest("this island has one node", "there is nothing to replicate", "make it with nodes=2")
+        mode, colon, mask = words.partition(":")
+        replication.set_mode(mode, node_mask(mask, replication.nodes) if colon else 0)
+
     def leave(self) -> None:
         """Take the island out of the list of running ones. May be called again."""
         if self.hatch:
@@ -176,6 +185,15 @@ def kernel_config(
         timing=configuration.timing,
         host_proc=place.host_proc,
     )
+
+
+def nodes_of(configuration: Configuration) -> Any:
+    """Return the machine's plan of nodes, None when there is one node as usual."""
+    if not configuration.has_nodes:
+        return None
+    from enisle.machine import node_plan
+
+    return node_plan(configuration.nodes, configuration.page_tables, configuration.vm_per_node)
 
 
 def set_limits() -> None:

@@ -67,6 +67,9 @@ class Island:
         network: str = "none",
         processor: str = "auto",
         exitless: str = "auto",
+        nodes: int = 1,
+        page_tables: str = "off",
+        vm_per_node: bool = False,
         name: str = "",
         cpu: str | Sequence[str] = (),
     ) -> None:
@@ -82,6 +85,9 @@ class Island:
                 network=network,
                 processor=processor,
                 exitless=exitless,
+                nodes=nodes,
+                page_tables=page_tables,
+                vm_per_node=vm_per_node,
                 name=name,
                 blocking=_blocking([cpu] if isinstance(cpu, str) else cpu),
             )
@@ -190,6 +196,13 @@ class Island:
     def kill(self, signo: int = signal.SIGKILL) -> None:
         """Send a signal to every process of the island."""
         self._child.call({"call": "kill", "command": None, "signal": int(signo)})
+
+    def set_page_tables(self, mode: str) -> None:
+        """Change how page tables are replicated, as `page_tables` says it, while programs run.
+
+        Raises InvalidRequest for what makes no sense, and for an island that was made with one node and no copies.
+        """
+        self._child.call({"call": "page_tables", "mode": mode})
 
     def statistics(self) -> dict[str, Any]:
         """Return the island's counters since it was made."""

@@ -71,6 +71,7 @@ class Service:
             "list": self._list,
             "processes": self._processes,
             "statistics": self._statistics,
+            "page_tables": self._page_tables,
         }
 
     def serve(self) -> None:
@@ -149,6 +150,10 @@ class Service:
     def _processes(self, message: Message, _descriptors: list[int]) -> None:
         records = [as_record(record) for record in self._island.kernel.processes()]
         self._answer({"id": message["id"], "ok": records})
+
+    def _page_tables(self, message: Message, _descriptors: list[int]) -> None:
+        self._island.set_page_tables(message["mode"])
+        self._answer({"id": message["id"], "ok": None})
 
     def _statistics(self, message: Message, _descriptors: list[int]) -> None:
         self._answer({"id": message["id"], "ok": self._island.statistics()})

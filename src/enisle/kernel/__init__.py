@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from enisle.kernel.handlers import load_handlers
 from enisle.kernel.kernel import Kernel, KernelConfig, ProcessRecord
 from enisle.kernel.process import Process
+from enisle.kernel.scheduling import processors_of
 from enisle.kernel.statistics import KernelStatistics
 from enisle.kernel.table import TABLE, Entry, Support
 
@@ -24,6 +25,7 @@ __all__ = [
     "Support",
     "address_spaces",
     "load_handlers",
+    "processors_of",
 ]
 
 if TYPE_CHECKING:

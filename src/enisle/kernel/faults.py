@@ -38,6 +38,8 @@ def page_fault(thread: "Thread", fault: PageFault) -> None:
         return
     code = thread.mm.fault(fault.address, fault.write, fault.execute)
     if code is None:
+        if nodes:
+            nodes.fill(thread, fault)  # now, instead of by a second fault
         return
     if code == OUT_OF_MEMORY:
         out_of_memory(thread)

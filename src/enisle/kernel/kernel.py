@@ -80,6 +80,7 @@ class Kernel:
         self.find = self.call_filter.find if self.call_filter else handlers.find
         """Finds the entry of a system call."""
         self.lock = threading.RLock()
+        self.nodes = self._make_nodes()
         self.clock = self._make_clock()
         self.poller = Poller(self)
         memory_files.prepare()
@@ -98,7 +99,6 @@ class Kernel:
         self._changed = threading.Condition(self.lock)
         self.init = self._make_init()
 
-    def _make_clock(self) -> Clock:
     def _make_call_filter(self) -> "CallFilter | None":
         value = self.machine.blocking
         if value is None or not value.refuses_calls:
@@ -114,15 +114,22 @@ class Kernel:
 
         return Nodes(self, self.machine.replication)
 
+    @property
+    def _may_read_counter(self) -> bool:
+        """Whether RDTSC runs natively: the vDSO uses it then."""
+        value = self.machine.blocking
+        return value is None or "rdtsc" not in value.trapped()
+
+    def _make_clock(self) -> Clock:
         """Put the vDSO and its page of clock parameters into every address space, and make the clock that feeds it."""
         parameters = self.machine.add_common_page(Gva(VVAR), b"", execute=False)
-        self.machine.add_common_page(Gva(VDSO), vdso.image(), execute=True)
+        self.machine.add_common_page(Gva(VDSO), vdso.image(self._may_read_counter), execute=True)
         memory = self.machine.memory
 
         def write(offset: int, content: bytes) -> None:
             memory.write(Gpa(parameters + offset), content)
 
-        counter = self.machine.counter()
+        counter = self.machine.counter() if self._may_read_counter else None
         clock = Clock(HostTsc(counter.offset), counter.khz) if counter else Clock()
         clock.attach(vvar.Page(write, self.config.processors))
         return clock

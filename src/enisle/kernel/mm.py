@@ -310,7 +310,7 @@ class Mm(UserMemory):
     def _extend(self, like: Vma, start: int, end: int) -> None:
         """Map [start, end) as the continuation of `like`."""
         more = Vma(start, end, like.prot, like.flags, like.name, like.offset + (start - like.start))
-        more.backing = like.backing
+        more.backing, more.policy = like.backing, like.policy
         more.dont_fork, more.wipe_on_fork = like.dont_fork, like.wipe_on_fork
         self._fill_new(more)
         self.vmas.add(more)

@@ -133,6 +133,8 @@ class Poller:
             slot.send_away()
             return
         thread.waiter.may_sleep = False
+        if self.kernel.nodes:
+            self.kernel.nodes.lend(thread)
         try:
             result = thread.guarded(entry.call, slot.registers)
         except MustLeave:

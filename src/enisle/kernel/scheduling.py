@@ -47,3 +47,11 @@ class Scheduling:
         """Return the mask of the processors it may use, of `count` there are."""
         everyone = (1 << count) - 1
         return self.affinity & everyone or everyone
+
+
+def processors_of(processors: int, nodes: int) -> tuple[int, ...]:
+    """Return the masks of processors by node: equal shares, or one each where there are fewer processors."""
+    masks = [0] * nodes
+    for number in range(processors):
+        masks[number * nodes // processors if processors >= nodes else number] |= 1 << number
+    return tuple(masks)

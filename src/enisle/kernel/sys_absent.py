@@ -57,9 +57,6 @@ ABSENT: tuple[tuple[int, str, int, str], ...] = (
     (214, "epoll_ctl_old", ENOSYS, OLD),
     (215, "epoll_wait_old", ENOSYS, OLD),
     (236, "vserver", ENOSYS, OLD),
-    (237, "mbind", ENOSYS, NUMA),
-    (238, "set_mempolicy", ENOSYS, NUMA),
-    (239, "get_mempolicy", ENOSYS, NUMA),
     (240, "mq_open", ENOSYS, KERNEL_PARTS),
     (241, "mq_unlink", ENOSYS, KERNEL_PARTS),
     (242, "mq_timedsend", ENOSYS, KERNEL_PARTS),
@@ -70,9 +67,7 @@ ABSENT: tuple[tuple[int, str, int, str], ...] = (
     (248, "add_key", ENOSYS, KERNEL_PARTS),
     (249, "request_key", ENOSYS, KERNEL_PARTS),
     (250, "keyctl", ENOSYS, KERNEL_PARTS),
-    (256, "migrate_pages", ENOSYS, NUMA),
     (272, "unshare", EPERM, SPACES),
-    (279, "move_pages", ENOSYS, NUMA),
     (298, "perf_event_open", EPERM, "no counters of the processor"),
     (308, "setns", EPERM, SPACES),
     (310, "process_vm_readv", EPERM, OTHERS),
@@ -102,7 +97,6 @@ ABSENT: tuple[tuple[int, str, int, str], ...] = (
     (446, "landlock_restrict_self", ENOSYS, KERNEL_PARTS),
     (447, "memfd_secret", ENOSYS, KERNEL_PARTS),
     (448, "process_mrelease", ENOSYS, "no descriptors of processes"),
-    (450, "set_mempolicy_home_node", ENOSYS, NUMA),
 )
 
 

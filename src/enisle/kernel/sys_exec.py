@@ -76,7 +76,7 @@ def execute(thread: Thread, path: bytes, argv: list[bytes], env: list[bytes], fd
     process = thread.process
     thread.kernel.poller.forget(thread)
     old, thread.mm = thread.mm, mm
-    thread.processor.enter(mm.space.root)
+    thread.kernel.machine.enter(thread.processor, mm.space, thread.node)
     process.finish_vfork(thread)
     old.release()
     if thread.files.users > 1:

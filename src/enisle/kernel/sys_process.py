@@ -137,6 +137,7 @@ def _new_thread(thread: Thread, request: CloneRequest, mm: Mm) -> Thread:
                 fs.users += 1
             child.blocked, child.name = thread.blocked, thread.name
             child.scheduling = thread.scheduling.inherited()
+            child.memory_policy = thread.memory_policy
             if not flags & s.CLONE_VM or flags & s.CLONE_VFORK:
                 child.altstack = thread.altstack
             else:

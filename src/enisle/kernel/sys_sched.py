@@ -56,6 +56,8 @@ def sys_sched_setaffinity(thread: Thread, pid: Pid, size: Uint, mask: Gva) -> No
     if not wanted:
         raise LinuxError(EINVAL)
     target.scheduling.affinity = wanted
+    if thread.kernel.nodes:
+        thread.kernel.nodes.affinity_changed(target)
 
 
 @syscall(204, Support.FULL)
@@ -74,11 +76,13 @@ def sys_getcpu(thread: Thread, cpu: Gva, node: Gva) -> None:
     if cpu:
         thread.mm.write_u32(cpu, processor_of(thread))
     if node:
-        thread.mm.write_u32(node, 0)
+        thread.mm.write_u32(node, thread.node)
 
 
 def processor_of(thread: Thread) -> int:
     """Return the number of the processor the thread is told it runs on."""
+    if thread.kernel.nodes:
+        return thread.kernel.nodes.processor_of(thread)
     count = thread.kernel.config.processors
     allowed = thread.scheduling.processors(count)
     numbers = [number for number in range(count) if allowed >> number & 1]

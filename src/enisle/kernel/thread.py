@@ -36,6 +36,7 @@ from enisle.machine import (
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
+    from enisle.kernel.nodes import MemoryPolicy
     from enisle.kernel.process import Process
 
 NO_SYSCALL = -1
@@ -85,6 +86,11 @@ class Thread:
         """A result the poller found, that must pass the exit door because signals come first."""
         self.heat = self.last_call_ns = 0
         self.guest_ns = 0
+        self.node = 0
+        """Where it runs, if the island has nodes."""
+        self.moving = False
+        """It must change its processor for its node's."""
+        self.memory_policy: MemoryPolicy | None = None
         self.processor: Processor = self._acquire_processor()
         self.gpr = self.processor.gpr
         self._host: threading.Thread | None = None
@@ -102,11 +108,13 @@ class Thread:
 
         Raises EAGAIN when the host has no thread left.
         """
+        if self.kernel.nodes:
+            self.kernel.nodes.begin(self)
         for index in range(GPR_COUNT):
             self.gpr[index] = registers[index]
         self.processor.fs_base, self.processor.gs_base = fs_base, gs_base
         self.processor.xrstor(xsave or signals.INITIAL_XSAVE)
-        self.processor.enter(self.mm.space.root)
+        self.kernel.machine.enter(self.processor, self.mm.space, self.node)
         self._host = threading.Thread(target=self._main, name=f"guest-{self.tid}", daemon=True)
         try:
             self._host.start()
@@ -115,6 +123,9 @@ class Thread:
             raise LinuxError(EAGAIN) from None
 
     def _main(self) -> None:
+        nodes = self.kernel.nodes
+        if nodes:
+            nodes.settle(self)
         try:
             while True:
                 self._step()
@@ -126,6 +137,8 @@ class Thread:
             self.process.thread_gone(self)
         except BaseException as error:
             self.kernel.panic(error)
+        if nodes:
+            nodes.end(self)
 
     def join(self, timeout: float) -> None:
         if self._host and self._host is not threading.current_thread():
@@ -136,6 +149,11 @@ class Thread:
         """The host's identifier of the thread this runs on (for affinity and clocks), 0 before it starts."""
         return self._host.native_id or 0 if self._host else 0
 
+    @property
+    def host_ident(self) -> int:
+        """Python's identifier of the host thread, 0 before it starts."""
+        return self._host.ident or 0 if self._host else 0
+
     # ---- the exit way ----------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
@@ -145,6 +163,10 @@ class Thread:
         if event is SYSCALL:  # the one that is hot
             self.serve_syscall()
             return
+        self.serve(event)
+
+    def serve(self, event: Exit) -> None:
+        """Serve an exit that is no system call."""
         self.exits[type(event).__name__] += 1
         match event:
             case PageFault():
@@ -164,10 +186,6 @@ class Thread:
         """Let the guest run until it exits."""
         begun = time.perf_counter_ns() if self.kernel.timing else 0
         self.in_guest = True
-        self.serve(event)
-
-    def serve(self, event: Exit) -> None:
-        """Serve an exit that is no system call."""
         event = self.processor.run()
         self.in_guest = False
         if begun:
@@ -230,6 +248,8 @@ class Thread:
         self.work = False
         if self.dying:
             raise ThreadExit
+        if self.moving and self.kernel.nodes:
+            self.kernel.nodes.change_processor(self)
         signals.deliver(self)
         self.original_rax = NO_SYSCALL
 

@@ -35,6 +35,11 @@ class UserMemory(ABC):
     def fault(self, address: int, write: bool, execute: bool, guest: bool = True) -> int | None:
         """Make an access possible; None when it is."""
 
+    @property
+    def has_pins(self) -> bool:
+        """Return whether a host call has views on frames now. Requires: lock."""
+        return bool(self._pins)
+
     def _forget(self) -> None:
         """Forget cached translations: the page tables are about to change."""
         self._readable.clear()

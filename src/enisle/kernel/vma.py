@@ -5,9 +5,13 @@ Pure bookkeeping: nothing here touches page tables or memory. Ranges are half op
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from enisle.abi.linux_mman import MAP_GROWSDOWN, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE
 from enisle.abi.types import PAGE
+
+if TYPE_CHECKING:
+    from enisle.kernel.nodes import MemoryPolicy
 
 SHARED_ANONYMOUS = b"/dev/zero (deleted)"
 """What /proc/PID/maps calls shared memory without a file."""
@@ -16,13 +20,15 @@ SHARED_ANONYMOUS = b"/dev/zero (deleted)"
 class Vma:
     """One mapping. `fd` is a host descriptor kept for the mapping's file (owned through `Backing`), or None."""
 
-    __slots__ = ("backing", "dont_fork", "end", "flags", "name", "offset", "prot", "start", "wipe_on_fork")
+    __slots__ = ("backing", "dont_fork", "end", "flags", "name", "offset", "policy", "prot", "start", "wipe_on_fork")
 
     def __init__(self, start: int, end: int, prot: int, flags: int, name: bytes = b"", offset: int = 0) -> None:
         self.start, self.end, self.prot, self.flags = start, end, prot, flags
         self.name, self.offset = name, offset
         self.backing: Backing | None = None
         self.dont_fork = self.wipe_on_fork = False
+        self.policy: MemoryPolicy | None = None
+        """Of which nodes its memory is to be (mbind(2))."""
 
     def __repr__(self) -> str:
         return f"Vma({self.start:#x}-{self.end:#x} {self.rights} {self.name.decode(errors='replace')})"
@@ -53,7 +59,7 @@ class Vma:
     def part(self, start: int, end: int) -> "Vma":
         """Return a new mapping that is this one between `start` and `end`."""
         piece = Vma(start, end, self.prot, self.flags, self.name, self.offset + (start - self.start))
-        piece.backing = self.backing
+        piece.backing, piece.policy = self.backing, self.policy
         piece.dont_fork, piece.wipe_on_fork = self.dont_fork, self.wipe_on_fork
         return piece
 
@@ -64,6 +70,7 @@ class Vma:
             and (self.prot, self.flags, self.name) == (after.prot, after.flags, after.name)
             and (self.dont_fork, self.wipe_on_fork) == (after.dont_fork, after.wipe_on_fork)
             and self.backing is after.backing
+            and self.policy == after.policy
             and (self.backing is None or self.offset + (self.end - self.start) == after.offset)
         )
 

@@ -85,22 +85,22 @@ __all__ = [
     "find_value",
     "leaf_flags",
     "node_mask",
+    "node_plan",
     "probe",
+    "resolve",
 ]
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from enisle.machine.blocking.files import find_value as find_value
+    from enisle.machine.blocking.files import resolve as resolve
     from enisle.machine.blocking.instructions import Action as Action
     from enisle.machine.blocking.instructions import Instruction as Instruction
     from enisle.machine.blocking.instructions import Outcome as Outcome
     from enisle.machine.blocking.instructions import Refusal as Refusal
     from enisle.machine.blocking.query import Queries as Queries
     from enisle.machine.blocking.value import BlockingValue as BlockingValue
-    from enisle.machine.findings import Findings
-    from enisle.machine.outline import Outline as Outline
-
     from enisle.machine.enforcement.enforcement import EnforcementStatistics as EnforcementStatistics
     from enisle.machine.enforcement.guard import NOT_OURS as NOT_OURS
     from enisle.machine.enforcement.guard import Guard as Guard
@@ -108,16 +108,27 @@ if TYPE_CHECKING:
     from enisle.machine.enforcement.tiers import Tier as Tier
     from enisle.machine.enforcement.tiers import TierTable as TierTable
     from enisle.machine.enforcement.tiers import probe_controls as probe_controls
-    "resolve",
+    from enisle.machine.findings import Findings
+    from enisle.machine.node_machine import NodePlan as NodePlan
+    from enisle.machine.outline import Outline as Outline
+    from enisle.machine.replication import Replication as Replication
+
 
 def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", limit: int) -> "Outline":
     """Return what the page tables of a space look like, at most `limit` of them; `lock` is the space's."""
     from enisle.machine import outline  # when somebody looks
 
     with lock:
-    from enisle.machine.blocking.files import resolve as resolve
         tree = outline.outline(space, limit)
     return outline.count(space.memory, tree)
+
+
+def node_plan(nodes: int, page_tables: str = "off", machine_per_node: bool = False) -> "NodePlan":
+    """Return what `Machine` wants to be told of nodes; `page_tables` is MODE or MODE:NODES. Raises InvalidRequest."""
+    from enisle.machine.node_machine import NodePlan
+
+    mode, colon, mask = page_tables.partition(":")
+    return NodePlan(nodes, mode, node_mask(mask, nodes) if colon else 0, machine_per_node)
 
 
 def node_mask(text: str, nodes: int) -> int:

@@ -14,15 +14,18 @@ from enisle.machine.supervisor import Supervisor
 from enisle.records import Record
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from enisle.machine.blocking.query import Queries
     from enisle.machine.blocking.value import BlockingValue
     from enisle.machine.counter import Counter
+    from enisle.machine.enforcement.enforcement import Enforcement
     from enisle.machine.node_machine import NodePlan
     from enisle.machine.replication import Replication
-    from enisle.machine.enforcement.enforcement import Enforcement
     from enisle.machine.walks import Walks
 
 MINIMUM_MEMORY = 16 << 20
+XCR0_X87_SSE = 3
 TREE_TABLES, CONDEMNED_TABLES = 64, 1024
 """Up to how many tables a tree is used again; how many of larger trees may wait to be freed."""
 
@@ -86,24 +89,28 @@ class Machine:
         self._condemned: list[AddressSpace] = []
         self._idle: list[Processor] = []
         self._all: list[Processor] = []
+        self.enforcement: Enforcement | None = None
+        """What makes `blocking` true for programs."""
         self.blocking = blocking
         """What the processors may execute; None: all they can."""
         self.queries = self._take_up_blocking() if blocking else None
         """What the processors answer under `blocking`."""
+        if blocking:
+            self._make_enforcement()
 
-    def _take_up_blocking(self) -> "Queries":
-        from enisle.machine.blocking.backing import take_up
-        self.enforcement = self._make_enforcement() if blocking else None
-        """What makes `blocking` true for programs."""
-
-    def _make_enforcement(self) -> "Enforcement":
+    def _make_enforcement(self) -> None:
         from enisle.machine.enforcement.enforcement import Enforcement
 
         try:
-            return Enforcement(self)
+            self.enforcement = Enforcement(self)
+            for processor in self._all:
+                self.enforcement.prepare_processor(processor)
         except BaseException:
             self.close()
             raise
+
+    def _take_up_blocking(self) -> "Queries":
+        from enisle.machine.blocking.backing import take_up
 
         try:
             return take_up(self)
@@ -156,7 +163,7 @@ class Machine:
     @property
     def xfeatures(self) -> int:
         """XCR0 of the guest: the components of its XSAVE area (SDM 1 13.1)."""
-        return self.queries.xcr0 if self.queries else self._vm.xcr0
+        return self.queries.xcr0 & self._vm.xcr0 | XCR0_X87_SSE if self.queries else self._vm.xcr0
 
     @property
     def xsave_size(self) -> int:
@@ -183,10 +190,11 @@ class Machine:
         has forgotten its shadows of them, all at once.
         """
         space.clear(keep=Gva(layout.SYSCALL_STUB))
+        pooled = space.table_count <= TREE_TABLES
         if self.replication:
-            self.replication.leave(space)
+            self.replication.leave(space, pooled)
         with self._lock:
-            if space.table_count <= TREE_TABLES:
+            if pooled:
                 self._spaces.append(space)
                 return
             self._condemned.append(space)
@@ -213,6 +221,8 @@ class Machine:
                     return processor
             processor = self._new_processor(len(self._all), node)
             self._all.append(processor)
+            if self.enforcement:
+                self.enforcement.prepare_processor(processor)
             if self.moves_processors:
                 self._vm.processors[processor] = node
             return processor
@@ -221,6 +231,11 @@ class Machine:
     def moves_processors(self) -> bool:
         """Return whether a thread that moves to another node needs another processor."""
         return self.replication is not None and self.replication.machines > 1
+
+    def preferring(self, nodes: tuple[int, ...], interleave: bool) -> "AbstractContextManager[None]":
+        """Let the calling thread's memory come from these nodes for a while. Requires: the machine has nodes."""
+        assert self.replication
+        return self.replication.memory.preferring(nodes, interleave)
 
     def enter(self, processor: Processor, space: AddressSpace, node: int = 0) -> None:
         """Let a processor, on its own thread, translate by `space` from its next run on, as `node` does."""
@@ -282,6 +297,8 @@ class Machine:
 
     def close(self) -> None:
         """Give everything back to the host. No processor may run."""
+        if self.enforcement:
+            self.enforcement.close()
         for processor in self._all:
             processor.close()
         self._vm.close()

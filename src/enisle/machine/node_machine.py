@@ -108,5 +108,8 @@ def make_replication(machine: "Machine", tables: ReplicatedTables, plan: NodePla
     replication = Replication(tables.store, machine.shadows, plan.page_tables, plan.mask)
     if isinstance(machine.vm, NodeVms):
         replication.machines = len(machine.vm.vms)
+    from enisle.machine import replication_auto  # now: inside an island nothing is imported from files any more
+
+    assert replication_auto
     replication.begin(machine.supervisor.space, machine.lock)
     return replication

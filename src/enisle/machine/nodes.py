@@ -6,7 +6,8 @@ number its part is bound to it (mbind(2)); otherwise the node is virtual. `prefe
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 from enisle.abi import linux_mempolicy
@@ -48,6 +49,21 @@ def host_nodes() -> int:
             return parse_mask(file.read())
     except (OSError, ValueError):
         return 0
+
+
+class Wish:
+    """Where a thread's memory is to come from."""
+
+    __slots__ = ("interleave", "nodes", "turn")
+
+    def __init__(self, nodes: tuple[int, ...], interleave: bool = False) -> None:
+        self.nodes, self.interleave = nodes, interleave
+        self.turn = -1
+
+
+ANYWHERE = Wish((0,))
+INTERLEAVED = FRAMES_PER_HUGE
+"""Frames taken from one node before it is the next one's turn."""
 
 
 class NodePools:
@@ -112,7 +128,8 @@ class NodeMemory(GuestMemory):
             raise InvalidRequest(f"cannot make {nodes} nodes", f"there are 1 to {MOST_NODES}", "--nodes 2")
         super().__init__(limit, kind, add_extent)
         self.nodes = nodes
-        self._wish = threading.local()
+        self._wishes: dict[int, Wish] = {}
+        """By the identifier of the host thread."""
         start, window = self._chunks_start, self._window_start
         self._frames = self._frame_pools = NodePools(1, start >> PAGE_SHIFT, FRAMES_PER_HUGE, nodes, self._order)
         self._chunks = self._chunk_pools = NodePools(start >> HUGE_SHIFT, window >> HUGE_SHIFT, 1, nodes, self._order)
@@ -134,19 +151,47 @@ class NodeMemory(GuestMemory):
 
     # ---- placement -----------------------------------------------------------------------------------------------
 
-    def prefer(self, *nodes: int) -> None:
-        """Let the calling thread's allocations come from these nodes, in this order, then from any other."""
-        self._wish.nodes = nodes
+    def prefer(self, *nodes: int, interleave: bool = False, thread: int = 0) -> None:
+        """Let a host thread's allocations (the caller's, or of that identifier) come from these nodes, then from any.
+
+        In this order; with `interleave` in turns, a chunk or a few frames from each. None: as at the beginning.
+        """
+        thread = thread or threading.get_ident()
+        if nodes:
+            self._wishes[thread] = Wish(nodes, interleave)
+        else:
+            self._wishes.pop(thread, None)
+
+    @contextmanager
+    def preferring(self, nodes: tuple[int, ...], interleave: bool) -> Generator[None]:
+        """Let the calling thread's allocations come from these nodes for a while."""
+        before = self.wish()
+        self.prefer(*nodes, interleave=interleave)
+        try:
+            yield
+        finally:
+            self.prefer(*before.nodes, interleave=before.interleave)
+
+    def wish(self) -> "Wish":
+        """Return what the calling thread prefers."""
+        return self._wishes.get(threading.get_ident(), ANYWHERE)
 
     def preferred(self) -> tuple[int, ...]:
         """Return the nodes that the calling thread's memory comes from."""
-        return getattr(self._wish, "nodes", (0,))
+        return self.wish().nodes
 
     def _order(self) -> Sequence[tuple[int, int]]:
-        """Return the nodes to try with the frames left of their shares: the caller's wish, then all others."""
-        wished = self.preferred()
+        """Return the nodes to try, each with how many frames may be taken at once: the caller's wish, then all others.
+
+        That is what is left of its share, or little when the caller takes turns.
+        """
+        wish = self.wish()
+        wished, most = wish.nodes, INTERLEAVED if wish.interleave else 1 << 62
+        if wish.interleave:
+            wish.turn += 1
+            wished = wished[wish.turn % len(wished) :] + wished[: wish.turn % len(wished)]
         others = [node for node in range(self.nodes) if node not in wished]
-        return [(node, self.room(node)) for node in (*wished, *others)]
+        return [(node, min(most, self.room(node))) for node in (*wished, *others)]
 
     def room(self, node: int) -> int:
         """Return how many frames of its share a node has left."""

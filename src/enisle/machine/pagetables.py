@@ -356,6 +356,17 @@ class AddressSpace:
         """Map one page where none is, keeping whatever table stands there."""
         self.ops.set(self._leaf_table(gva), (gva >> PAGE_SHIFT) & 511, gpa | flags)
 
+    def relocate(self, gva: Gva, gpa: Gpa) -> None:
+        """Move a page that nobody else refers to into the zeroed frame `gpa`, contents and all; flushes."""
+        entry = self.entry(gva)
+        old = Gpa(entry & PTE_ADDRESS)
+        self.replace(gva, old, entry & ~PTE_ADDRESS & ~WRITABLE)
+        self.memory.flush(old, 1)  # nobody writes to it any more
+        self.memory.write(gpa, self.memory.read(old, PAGE))
+        self.replace(gva, gpa, entry & ~PTE_ADDRESS)
+        self.memory.flush(old, 1)
+        self.memory.release(old, 1)
+
     def entry(self, gva: int) -> int:
         """Return the leaf entry of `gva` as if it were a 4 KiB one, or 0."""
         key = gva >> HUGE_SHIFT

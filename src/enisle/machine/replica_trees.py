@@ -172,23 +172,29 @@ def publish(space: AddressSpace, address: int) -> None:
 # ---- dropping and moving ---------------------------------------------------------------------------------------------
 
 
-def shrink(space: AddressSpace, nodes: tuple[int, ...]) -> None:
-    """Drop the trees of `nodes`, which no processor walks any more; their accessed and dirty bits are kept."""
+def shrink(space: AddressSpace, nodes: tuple[int, ...], limbo: list[Gpa] | None = None) -> None:
+    """Drop the trees of `nodes`, which no processor walks any more; their accessed and dirty bits are kept.
+
+    The pages go to `limbo`, for whoever lets the hypervisor forget them later; without one that is done here.
+    """
     ops = tables_of(space)
     assert ops.home not in nodes, "the first copy stays"
-    dropped: list[int] = []
+    dropped: list[Gpa] = []
     frames = ops.store.frames
     for _, _, table in for_each_table(space):
         for copy in frames.ring(table)[1:]:
             if frames.node(copy) in nodes:
                 keep_marks(ops, copy, table)
                 frames.unlink(copy)
-                dropped.append(copy)
+                dropped.append(Gpa(copy))
     ops.nodes = tuple(node for node in ops.nodes if node not in nodes)
+    if limbo is not None:
+        limbo += dropped
+        return
     if dropped:
         space.shadows.forget()  # or a later user of these pages would be walked by their old shadows
     for copy in dropped:
-        ops.store.give(Gpa(copy))
+        ops.store.give(copy)
 
 
 def keep_marks(ops: ReplicatedTables, copy: int, table: int) -> None:

@@ -122,8 +122,8 @@ class ReplicatedTables:
         self.nodes: tuple[int, ...] = ()
         """Besides home."""
         self.lazy = False
-        self.changes = 0
-        """Entries written for this space, each counted once: its churn."""
+        self.changes = self.calls = 0
+        """Entries written for this space, each counted once, and in how many runs: its churn."""
         self._frames, self._words = store.frames, store.memory.words
 
     @property
@@ -199,6 +199,7 @@ class ReplicatedTables:
                 if not self.lazy or words[at]:
                     words[at] = clean
         self.changes += 1
+        self.calls += 1
         self.store.writes += len(ring)
         if self.store.notice:
             self.store.notice(level, index, array("Q", (entry,)))
@@ -217,6 +218,7 @@ class ReplicatedTables:
             other = children.get(frames.node(copy), child if copy == table else missing)
             words[(copy >> 3) + index] = other | flags if other else 0
         self.changes += 1
+        self.calls += 1
         self.store.writes += len(ring)
 
     def set_run(self, table: Gpa, index: int, entries: "array[int]") -> None:
@@ -241,6 +243,7 @@ class ReplicatedTables:
                 else:
                     words[first : first + count] = clean  # type: ignore[index]
         self.changes += count
+        self.calls += 1
         self.store.writes += len(ring) * count
         if self.store.notice:
             self.store.notice(level, index, entries)

@@ -7,7 +7,7 @@ ours, then those of tables and memory.
 """
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi.types import PAGE, Gpa
 from enisle.abi.x86 import PTE_ADDRESS, Pte
@@ -21,6 +21,11 @@ from enisle.machine.replica_check import verify
 from enisle.machine.replicas import ENTRIES, HUGE_LEAF, PRESENT, TableStore
 from enisle.records import Record
 
+if TYPE_CHECKING:
+    from enisle.machine.replication_auto import Pilot
+
+LIMBO = 128
+"""Tables that may wait to be freed."""
 MODES = ("off", "eager", "lazy", "auto", "migrate")
 
 
@@ -99,6 +104,9 @@ class Replication:
         self.store, self.shadows, self.memory = store, shadows, store.memory
         self.nodes = store.nodes
         self.lock = threading.RLock()
+        self._changing = threading.Lock()
+        self.pilot: Pilot | None = None
+        """Decides in mode auto."""
         self.supervisor: AddressSpace | None = None
         self._supervisor_lock: Any = None
         self.machines = 1
@@ -107,6 +115,10 @@ class Replication:
         self.toggles = self.migrations = self.refused = 0
         self._spaces: dict[AddressSpace, Any] = {}
         """Spaces in use and their locks."""
+        self._pooled: set[AddressSpace] = set()
+        """Spaces out of use that wait for their next one."""
+        self._limbo: list[Gpa] = []
+        """Tables that no tree has any more, but the hypervisor may have a shadow of."""
         self._residents: dict[Processor, tuple[AddressSpace, int]] = {}
         self._chosen: set[AddressSpace] = set()
         """In mode auto: those that are to have copies."""
@@ -130,13 +142,28 @@ class Replication:
         with lock:
             with self.lock:
                 self._spaces[space] = lock
+                self._pooled.discard(space)
             self._conform(space)
 
-    def leave(self, space: AddressSpace) -> None:
-        """A space is out of use; its tables wait for the next user as they are."""
+    def leave(self, space: AddressSpace, pooled: bool) -> None:
+        """A space is out of use: its tables wait for the next user (`pooled`), or are freed soon."""
         with self.lock:
             self._spaces.pop(space, None)
             self._chosen.discard(space)
+            self._residents = {who: where for who, where in self._residents.items() if where[0] is not space}
+            ops = replica_trees.tables_of(space)
+            if ops.lazy and pooled:  # the next user may run on other nodes
+                replica_trees.shrink(space, ops.nodes, self._limbo)
+            if pooled:
+                self._pooled.add(space)
+            self._empty_limbo(LIMBO)
+
+    def _empty_limbo(self, most: int = 0) -> None:
+        """Free the pages that only old shadows may lead to. Requires: our lock."""
+        if len(self._limbo) > most:
+            self.shadows.forget()
+            while self._limbo:
+                self.store.give(self._limbo.pop())
 
     def spaces(self) -> list[AddressSpace]:
         with self.lock:
@@ -189,6 +216,10 @@ class Replication:
         with self.lock:
             return [(processor, node) for processor, (where, node) in self._residents.items() if where is space]
 
+    def guarding(self, space: AddressSpace) -> Any:
+        """Return the lock of a space, in use or not any more."""
+        return self._locked(space)
+
     def _locked(self, space: AddressSpace) -> Any:
         with self.lock:
             return self._spaces.get(space, self.lock)
@@ -233,8 +264,14 @@ class Replication:
     def set_mode(self, mode: str, mask: int = 0) -> None:
         """Change how page tables are replicated, while guests run. Raises InvalidRequest."""
         checked = self._checked(mode, mask)
+        with self._changing:
+            self._change_mode(*checked)
+
+    def _change_mode(self, mode: str, mask: tuple[int, ...]) -> None:
+        if self.pilot:
+            self.pilot.stop()
         with self.lock:
-            self.mode, self.mask = checked
+            self.mode, self.mask, self.pilot = mode, mask, None
             self._chosen.clear()
         if mode != "off":
             self._share_supervisor()
@@ -242,6 +279,19 @@ class Replication:
             with self._locked(space):
                 self._conform(space)
             self._follow(space)
+        with self.lock:
+            for space in self._pooled:
+                self._conform(space)
+            self._empty_limbo()
+        self.launch()
+
+    def launch(self) -> None:
+        """Begin to look at spaces if the mode is auto: from here on the process has one more thread."""
+        if self.mode == "auto" and not self.pilot:
+            from enisle.machine.replication_auto import Pilot
+
+            self.pilot = Pilot(self)
+            self.pilot.start()
 
     def choose(self, space: AddressSpace, wanted: bool) -> None:
         """In mode auto: let a space have copies, or not."""

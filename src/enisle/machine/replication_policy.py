@@ -12,7 +12,7 @@ SURE_AFTER = 2
 """Looks in a row that must say the same before anything changes."""
 
 
-class CostModel(Record):
+class Prices(Record):
     """Nanoseconds. The latencies are of a two-socket server (local 280, remote 580 cycles at 2.7 GHz)."""
 
     local_ns: float = 104.0
@@ -44,13 +44,13 @@ class Seen(Record):
     """Further copies there are, or would be."""
 
 
-def gain(seen: Seen, model: CostModel) -> float:
+def gain(seen: Seen, model: Prices) -> float:
     """Return the seconds per second that own tables save, at least."""
     walks = max(0.0, seen.touched - TLB_ENTRIES) / seen.window if seen.window else 0.0
     return walks * seen.remote_share * (model.remote_ns - model.local_ns) * 1e-9
 
 
-def price(seen: Seen, model: CostModel) -> float:
+def price(seen: Seen, model: Prices) -> float:
     """Return the seconds per second that writing more copies costs."""
     if not seen.seconds:
         return 0.0
@@ -61,8 +61,8 @@ def price(seen: Seen, model: CostModel) -> float:
 class Judge:
     """Decides for one address space whether it is to have copies; changes its mind only when it is sure."""
 
-    def __init__(self, model: CostModel | None = None) -> None:
-        self.model = model or CostModel()
+    def __init__(self, model: Prices | None = None) -> None:
+        self.model = model or Prices()
         self.on = False
         self._against = 0
 
