@@ -7,8 +7,9 @@ answers any other leaf as that processor would. Any thread.
 import ctypes
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from enisle.abi.x86_features import BITS, EAX, EBX, ECX, EDX, FEATURES, U32, XCR0_BITS
 
@@ -208,6 +209,18 @@ def capture(answers: Execute, read_xcr0: Callable[[], int]) -> CpuidTable:
     entries = {place: answers(*place) for place in queries(answers)}
     osxsave = entries[1, 0][ECX] >> FEATURES["osxsave"].bit & 1
     return CpuidTable(entries, read_xcr0() if osxsave else 0)
+
+
+def to_record(table: CpuidTable) -> dict[str, Any]:
+    """Return the table as lists and numbers."""
+    entries = [[*place, *answer] for place, answer in sorted(table.entries.items())]
+    return {"xcr0": table.xcr0, "entries": entries}
+
+
+def from_record(record: Mapping[str, Any]) -> CpuidTable:
+    """Return the table that `to_record` wrote. Requires: a well-formed record."""
+    entries = {(leaf, subleaf): (a, b, c, d) for leaf, subleaf, a, b, c, d in record["entries"]}
+    return CpuidTable(entries, record["xcr0"])
 
 
 def host_table() -> CpuidTable:

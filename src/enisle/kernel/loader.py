@@ -195,7 +195,7 @@ def build_stack(mm: Mm, top: int, program: tuple[bytes, list[bytes], list[bytes]
         Auxv.CLKTCK: CLOCK_TICKS,
         Auxv.SECURE: 0,
         Auxv.RANDOM: random_at,
-        Auxv.HWCAP: hwcap(),
+        Auxv.HWCAP: mm.machine.queries.hwcap if mm.machine.queries else hwcap(),
         Auxv.HWCAP2: 0,  # no FSGSBASE: see machine.kvm
         Auxv.EXECFN: pointers[-1],
         Auxv.MINSIGSTKSZ: mm.machine.xsave_size + SIGNAL_FRAME_REST,

@@ -15,6 +15,7 @@ from enisle.kernel.sys_system import RELEASE, SYSNAME, VERSION
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
     from enisle.kernel.thread import Thread
+    from enisle.machine import Queries
 
 TICK_NS = NS // TICKS_PER_SECOND
 KIB = 1024
@@ -32,6 +33,16 @@ Block devices:
 
 E = 2.718281828459045
 """Euler's number; `math` is a library of its own, which would have to be loaded for this alone."""
+
+
+def blocked_cpuinfo(block: str, queries: "Queries") -> str:
+    """Return one processor of /proc/cpuinfo with what its blocking value lets it say of itself."""
+    told = queries.cpuinfo()
+    lines: list[str] = []
+    for line in block.splitlines():
+        name, separator, _ = line.partition(":")
+        lines.append(f"{name}{separator} {told[name.strip()]}" if name.strip() in told else line)
+    return "\n".join(lines)
 
 
 class LoadAverage:
@@ -119,6 +130,9 @@ class System:
         """Return the host's first processor once for each of the island's."""
         if self._block is None:
             self._block = proc_host.find(self.kernel, "../cpuinfo").split(b"\n\n", 1)[0]
+            queries = self.kernel.machine.queries
+            if queries:
+                self._block = blocked_cpuinfo(self._block.decode(), queries).encode()
         count = self.kernel.config.processors
         return b"".join(self._processor(self._block.decode(), number, count) for number in range(count))
 

@@ -119,13 +119,16 @@ def _fpstate(thread: "Thread") -> bytes:
     area = bytearray(thread.processor.xsave()[:size].ljust(size, b"\0"))
     extended = size + s.FP_XSTATE_MAGIC2_SIZE
     s.FX_SW_BYTES.pack_into(area, s.FX_SW_OFFSET, s.FP_XSTATE_MAGIC1, extended, machine.xfeatures, size)
+    if machine.queries:  # nothing of components that the guest is not told of
+        present = int.from_bytes(area[XSTATE_BV_FIELD], "little") & machine.xfeatures
+        area[XSTATE_BV_FIELD] = present.to_bytes(8, "little")
     area[s.FXSAVE_SIZE] |= XFEATURE_FPSSE
-    return bytes(area) + s.FP_XSTATE_MAGIC2.to_bytes(4, "little")
-
-
     if machine.blocking is not None:  # components that are hidden may be in use all the same
         shown = int.from_bytes(area[STATE_BITS], "little") & machine.xfeatures
         area[STATE_BITS] = shown.to_bytes(8, "little")
+    return bytes(area) + s.FP_XSTATE_MAGIC2.to_bytes(4, "little")
+
+
 def _ucontext(thread: "Thread", saved_mask: int, fpstate: int) -> bytes:
     gpr, stack = thread.gpr, thread.altstack
     trap = thread.last_trap

@@ -1,7 +1,7 @@
 """What a thread or process asks about itself: prctl(2), arch_prctl(2), personality(2)."""
 
 from collections.abc import Callable
-from errno import EINVAL, ENODEV, ENXIO, EPERM
+from errno import EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM
 
 from enisle.abi import linux_capability as c
 from enisle.abi import linux_prctl as p
@@ -17,6 +17,7 @@ Arguments = tuple[int, int, int, int]
 Option = Callable[[Thread, Arguments], int | None]
 OPTIONS: dict[int, Option] = {}
 INT = 0xFFFF_FFFF
+LAST_COMPONENT = 18
 
 
 def option(number: int, used: int = 4) -> Callable[[Option], Option]:
@@ -230,12 +231,18 @@ def set_timing(thread: Thread, arguments: Arguments) -> None:
 
 @option(p.PR_GET_TSC)
 def get_tsc(thread: Thread, arguments: Arguments) -> None:
-    store_int(thread, arguments[0], p.PR_TSC_ENABLE)
+    store_int(thread, arguments[0], p.PR_TSC_SIGSEGV if is_counter_blocked(thread) else p.PR_TSC_ENABLE)
+
+
+def is_counter_blocked(thread: Thread) -> bool:
+    value = thread.kernel.machine.blocking
+    return value is not None and "tsc" not in value.features
 
 
 @option(p.PR_SET_TSC)
 def set_tsc(thread: Thread, arguments: Arguments) -> None:
-    if arguments[0] != p.PR_TSC_ENABLE:  # the processor backend cannot trap RDTSC
+    # Neither for a while only nor for one thread: the processor backend cannot trap RDTSC, a blocking value is for all.
+    if arguments[0] != (p.PR_TSC_SIGSEGV if is_counter_blocked(thread) else p.PR_TSC_ENABLE):
         raise LinuxError(EINVAL)
 
 
@@ -316,9 +323,24 @@ def sys_arch_prctl(thread: Thread, code: Int, address: Gva) -> int:
             return 1
         case p.ARCH_SET_CPUID:
             raise LinuxError(ENODEV)
+        case p.ARCH_GET_XCOMP_SUPP | p.ARCH_GET_XCOMP_PERM:
+            thread.mm.write_u64(address, thread.kernel.machine.xfeatures)
+        case p.ARCH_REQ_XCOMP_PERM:
+            request_component(thread, address)
         case _:
             raise LinuxError(EINVAL)
     return 0
+
+
+def request_component(thread: Thread, number: int) -> None:
+    """Permit a component of the XSAVE area that is not permitted from the start: of those Linux knows tile data only.
+
+    What the processor has is permitted here from the start (xstate_request_perm).
+    """
+    if number > LAST_COMPONENT:
+        raise LinuxError(EINVAL)
+    if number != p.XFEATURE_XTILE_DATA or not thread.kernel.machine.xfeatures >> number & 1:
+        raise LinuxError(EOPNOTSUPP)
 
 
 @syscall(135, Support.PARTIAL, note="kept; ADDR_NO_RANDOMIZE and the like have no effect")

@@ -5,6 +5,7 @@ Go find the functions through DT_HASH and the version LINUX_2.6 (vdso(7)); the s
 """
 
 import struct
+from collections.abc import Mapping
 from functools import cache
 
 from enisle.abi import elf
@@ -58,6 +59,9 @@ SEGMENTS = 4
 HEADERS = elf.ELF_HEADER.size + SEGMENTS * elf.PROGRAM_HEADER.size
 
 
+Functions = Mapping[str, tuple[vdso_code.Row, ...]]
+
+
 class Strings:
     """A string table."""
 
@@ -102,22 +106,26 @@ def unwind_data(frame: int, header: int, text: int, size: int) -> tuple[bytes, b
 
 
 @cache
-def image() -> bytes:
-    """Return the shared object, whole pages; it must be mapped right after the vvar page."""
+def image(counter: bool = True) -> bytes:
+    """Return the shared object, whole pages; it must be mapped right after the vvar page.
+
+    Without the time-stamp counter none of its code holds RDTSC.
+    """
+    functions = vdso_code.FUNCTIONS if counter else vdso_code.ASKING
     strings, section_names = Strings(), Strings()
     for name in SECTIONS:
         section_names.offset(name)
     places = dict.fromkeys(SECTIONS, 0)
-    parts = _parts(strings, places)
+    parts = _parts(functions, strings, places)
     places = _places(parts | {".shstrtab": section_names.content})
-    parts = _parts(strings, places) | {".shstrtab": section_names.content}
+    parts = _parts(functions, strings, places) | {".shstrtab": section_names.content}
     return _write(parts, places, section_names)
 
 
-def _parts(strings: Strings, places: dict[str, int]) -> dict[str, bytes]:
+def _parts(functions: Functions, strings: Strings, places: dict[str, int]) -> dict[str, bytes]:
     """Return the contents of the sections; their sizes do not depend on `places`."""
-    names = [prefix + name for name in vdso_code.FUNCTIONS for prefix in ("__vdso_", "")]
-    text, labels = vdso_code.assemble(vdso_code.FUNCTIONS, {"vvar": -VVAR_SIZE - places[".text"]})
+    names = [prefix + name for name in functions for prefix in ("__vdso_", "")]
+    text, labels = vdso_code.assemble(functions, {"vvar": -VVAR_SIZE - places[".text"]})
     frame, header = unwind_data(places[".eh_frame"], places[".eh_frame_hdr"], places[".text"], len(text))
     return {
         ".hash": hash_table(names),

@@ -153,6 +153,14 @@ CLOCK_GETRES: tuple[Row, ...] = (
     *_ask(229),
 )
 
+# Where programs may not read the counter, every clock is the kernel's to read.
+ASKING: Mapping[str, tuple[Row, ...]] = {
+    "clock_gettime": _ask(228),
+    "gettimeofday": _ask(96),
+    "time": _ask(201),
+    "getcpu": GETCPU,
+    "clock_getres": CLOCK_GETRES,
+}
 FUNCTIONS: Mapping[str, tuple[Row, ...]] = {
     "clock_gettime": CLOCK_GETTIME,
     "gettimeofday": GETTIMEOFDAY,

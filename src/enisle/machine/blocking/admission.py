@@ -29,9 +29,12 @@ def admit(queries: Queries, backend: str) -> None:
         hint = "enisle cpu verify shows what there is; enisle cpu baseline makes a value that several hosts can be"
         raise HostError(f"this processor ({backend}) cannot be {value.name or 'what the value demands'}", why, hint)
     if value.require != "none":
-        from enisle.machine.enforcement.tiers import TierTable, probe  # a scratch machine: only when it is asked for
+        from enisle.machine.enforcement.tiers import (
+            TierTable,
+            probe_controls,
+        )  # a scratch machine: only when it is asked for
 
-        table = TierTable(probe(backend), value, NAMES - queries.host.features)
+        table = TierTable(probe_controls(backend), value, NAMES - queries.host.features)
         check_tiers(queries, {kind: row.tier for kind, row in table.rows.items()})
 
 

@@ -4,18 +4,16 @@ The host's own CPUID is not it: a hypervisor may show its guests another one, an
 own. Runs on the thread that makes the machine, before anything is enforced.
 """
 
-import os
-import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from enisle.abi.cpuid import Answer, CpuidTable, capture
+from enisle.abi.cpuid import Answer, CpuidTable, capture, from_record, to_record
 from enisle.abi.types import Gva
 from enisle.abi.x86 import GPR_COUNT, R8, RAX, RBX, RCX, RDX, RIP
 from enisle.errors import HostError
 from enisle.machine.blocking.admission import admit
+from enisle.machine.blocking.apart import apart
 from enisle.machine.blocking.query import Queries
 from enisle.machine.layout import USER_START
 from enisle.machine.pagetables import leaf_flags
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 CPUID = bytes.fromhex("0fa2 4189c8 0f05")  # cpuid; mov r8d, ecx; syscall
 XGETBV = bytes.fromhex("0f01d0 4189c8 0f05")  # xgetbv; mov r8d, ecx; syscall
-PATIENCE = 0.1
 PLACES = {CPUID: 0, XGETBV: 16}
 
 
@@ -46,6 +43,14 @@ def measure(machine: "Machine") -> CpuidTable:
         return capture(cpuid, xcr0)
 
 
+def measure_backend(backend: str) -> CpuidTable:
+    """Return what a guest on this backend sees, asked in a scratch machine. Raises HostError."""
+    from enisle.machine.machine import MINIMUM_MEMORY, Machine
+
+    with Machine(backend, memory_limit=MINIMUM_MEMORY) as machine:
+        return measure(machine)
+
+
 @contextmanager
 def _guest(machine: "Machine") -> Generator[Processor]:
     # A space of its own, not one of the machine's: those come when all pages that they have in common are there.
@@ -63,14 +68,6 @@ def _guest(machine: "Machine") -> Generator[Processor]:
         space.clear()
         machine.shadows.forget()
         space.close()
-        _wait_for_threads()
-
-
-def _wait_for_threads() -> None:
-    """Wait until the host has taken down the threads that Unicorn has for each run: a jail is entered by one alone."""
-    deadline = time.monotonic() + PATIENCE
-    while len(os.listdir("/proc/self/task")) > threading.active_count() and time.monotonic() < deadline:
-        time.sleep(0.0005)
 
 
 def _run(processor: Processor, code: bytes, rax: int, rcx: int) -> None:
@@ -86,11 +83,13 @@ def _run(processor: Processor, code: bytes, rax: int, rcx: int) -> None:
 def take_up(machine: "Machine") -> Queries:
     """Return the answers of the machine's processors under its blocking value. Raises HostError when they cannot be it.
 
-    The size of the XSAVE area that is announced covers all that the processor stores: whether masking XCR0 has an
-    effect is not relied on.
+    Where masking XCR0 has no effect on programs, the sizes that are announced cover all that the processor stores.
     """
+    from enisle.machine.enforcement.tiers import probe_controls
+
     assert machine.blocking
-    table = measure(machine)
-    queries = Queries(machine.blocking, table, table.xcr0)
+    backend = machine.backend
+    table = from_record(apart(lambda: to_record(measure_backend(backend))))
+    queries = Queries(machine.blocking, table, None if probe_controls(backend).xcr0 else table.xcr0)
     admit(queries, machine.backend)
     return queries

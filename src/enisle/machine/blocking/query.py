@@ -120,12 +120,19 @@ class Queries:
         """Bytes of a standard-format XSAVE area of the enabled components (SDM 1 13.4.3)."""
         return max([XSAVE_LEGACY_SIZE, *(offset + size for offset, size in self.layout.values())])
 
+    @cached_property
+    def stored(self) -> dict[int, tuple[int, int]]:
+        """Offset and size of what XSAVE may store: where it goes by another XCR0 than is announced, more than `layout`.
+
+        glibc saves with a mask of its own and takes the sizes from here; XRSTOR then touches all that XCOMP_BV names.
+        """
+        real = self.real_xcr0 or 0
+        return {bit: place for bit, place in self.host.layout().items() if real >> bit & 1} | self.layout
+
     @property
     def announced_xsave_size(self) -> int:
-        """What leaf 0xD says: also what XSAVE stores where it goes by another XCR0."""
-        real = self.real_xcr0 or 0
-        ends = [offset + size for bit, (offset, size) in self.host.layout().items() if real >> bit & 1]
-        return max([self.xsave_size, *ends])
+        """What leaf 0xD says: the size of all that is stored."""
+        return max([XSAVE_LEGACY_SIZE, *(offset + size for offset, size in self.stored.values())])
 
     def _xsave_leaf(self, subleaf: int, answer: list[int]) -> list[int]:
         if not self.value.strict and self.xcr0 == self.host.xcr0 and "xsave" in self.visible:
@@ -137,16 +144,16 @@ class Queries:
             if self.visible.isdisjoint(("shstk", "ibt")):
                 supervisor &= ~CET_STATES
             return [answer[EAX], self._compact_size(), supervisor, 0]
-        if subleaf in self.layout:
-            offset, size = self.layout[subleaf]
+        if subleaf in self.stored:
+            offset, size = self.stored[subleaf]
             return [size, offset, answer[ECX], 0]
         user = subleaf in XCR0_BITS or "xsaves" not in self.visible
         return [0, 0, 0, 0] if user else answer
 
     def _compact_size(self) -> int:
-        """Return the size of a compacted area of the enabled components (SDM 1 13.4.3)."""
+        """Return the size of a compacted area of all that is stored (SDM 1 13.4.3)."""
         end = XSAVE_LEGACY_SIZE
-        for bit, (_, size) in sorted(self.layout.items()):
+        for bit, (_, size) in sorted(self.stored.items()):
             if self.host.entries.get((XSAVE_LEAF, bit), ZERO)[ECX] & 2:
                 end = end + 63 & ~63
             end += size
@@ -178,6 +185,19 @@ class Queries:
         printed = [name for name, feature in FEATURES.items() if feature.printed and name in self.visible]
         added = [name for name, needs in SYNTHETIC.items() if self.visible.issuperset(needs)]
         return (*printed, *added)
+
+    def cpuinfo(self) -> dict[str, str]:
+        """Return the lines of /proc/cpuinfo that tell what the processor is (arch/x86/kernel/cpu/proc.c)."""
+        family, model, stepping = self.host.model
+        return {
+            "vendor_id": self.host.vendor,
+            "cpu family": str(family),
+            "model": str(model),
+            "stepping": str(stepping),
+            "model name": self.host.brand or "unknown",
+            "cpuid level": str(self.cpuid(0)[EAX]),
+            "flags": " ".join(self.flags),
+        }
 
 
 def visible(value: BlockingValue, present: frozenset[str]) -> frozenset[str]:
