@@ -45,7 +45,8 @@ class FifoFile(PipeFile):
         self.key = (status.st_dev, status.st_ino)
         self.reads = flags & O_ACCMODE in (O_RDONLY, O_RDWR)
         self.writes = flags & O_ACCMODE in (O_WRONLY, O_RDWR)
-        FIFOS.enter(self)
+        self.partners_before = FIFOS.enter(self)
+        """How often the other side had been opened by then."""
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -61,6 +62,10 @@ class Fifo:
         self.readers_ever = self.writers_ever = 0
         self.waiting: set[Thread] = set()
 
+    def opened_opposite(self, file: FifoFile) -> int:
+        """Return how often the side that `file` waits for has been opened."""
+        return self.writers_ever if file.reads else self.readers_ever
+
 
 class FifoTable:
     """The FIFOs that guests have open."""
@@ -69,8 +74,8 @@ class FifoTable:
         self.lock = threading.Lock()
         self.fifos: dict[tuple[int, int], Fifo] = {}
 
-    def enter(self, file: FifoFile) -> None:
-        """Count a file and wake who waits for its side."""
+    def enter(self, file: FifoFile) -> int:
+        """Count a file and wake who waits for its side; return how often the other side has been opened so far."""
         with self.lock:
             fifo = self.fifos.setdefault(file.key, Fifo())
             fifo.files.add(file)
@@ -78,6 +83,7 @@ class FifoTable:
             fifo.writers_ever += file.writes
             for thread in fifo.waiting:
                 thread.waiter.wake()
+            return fifo.opened_opposite(file)
 
     def leave(self, file: FifoFile) -> None:
         with self.lock:
@@ -95,14 +101,15 @@ class FifoTable:
 
     def wait_for_partner(self, thread: "Thread", file: FifoFile) -> None:
         """Sleep until the other side is opened, even if it is closed again at once. Raises ERESTARTSYS."""
-        fifo = self.fifos[file.key]
-        before = fifo.writers_ever if file.reads else fifo.readers_ever
-        fifo.waiting.add(thread)
+        with self.lock:
+            fifo = self.fifos[file.key]
+            fifo.waiting.add(thread)
         try:
-            while before == (fifo.writers_ever if file.reads else fifo.readers_ever) and not shows_partner(file):
+            while fifo.opened_opposite(file) == file.partners_before and not shows_partner(file):
                 thread.sleep(PARTNER_CHECK_SECONDS)
         finally:
-            fifo.waiting.discard(thread)
+            with self.lock:
+                fifo.waiting.discard(thread)
 
 
 FIFOS = FifoTable()
