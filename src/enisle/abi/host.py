@@ -58,6 +58,7 @@ CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 unshare = libc_call("unshare", c_int)
 setfsuid = libc_call("setfsuid", c_uint)

@@ -1,0 +1,406 @@
+"""A full Linux machine seen from Python: started, looked into, stopped.
+
+    with VirtualMachine.start(VmConfig(kernel="vmlinuz", initrd="initrd.gz")) as machine:
+        with machine.paused():
+            print(machine.registers()[0].rip, machine.msrs()[0][0xC0000082])
+
+An attached machine ends with its object or its process; a detached one is found again by its name. Any thread may
+call. Promises: a machine that was running runs again after any look into it, whatever goes wrong.
+"""
+
+import fcntl
+import mmap
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from enisle.errors import GuestError, HostError, StateError
+from enisle.linuxvm import launch, state
+from enisle.linuxvm.configuration import VmConfig, from_record
+from enisle.linuxvm.dump import Dump, write_dump
+from enisle.linuxvm.guardian import HOLD, MARK
+from enisle.linuxvm.memory_map import Range, parse_memory_map
+from enisle.linuxvm.monitor import TIMEOUT, Monitor, lock_within
+from enisle.linuxvm.qemu import RAM
+from enisle.linuxvm.registers import ProcessorRegisters, parse_registers
+from enisle.linuxvm.stream import read_stream
+from enisle.linuxvm.vmstate import parse_msrs
+from enisle.records import Record
+
+RUNNING, PAUSED, ENDED, HANGING = "running", "paused", "ended", "hanging"
+
+
+class VmStatus(Record):
+    """What is known of a machine."""
+
+    name: str
+    state: str
+    """"running", "paused", "hanging" (QEMU does not answer) or "ended"."""
+    accelerator: str
+    memory: int
+    processors: int
+    kernel: str
+    detached: bool
+    pid: int
+    """QEMU's; 0 when it has ended."""
+    seconds: float
+    """Since its start."""
+    reason: str
+    jail: str
+
+
+class VirtualMachine:
+    """One machine, running or ended."""
+
+    def __init__(self, directory: Path, record: state.MachineRecord, started: "launch.Started | None" = None) -> None:
+        self.name = record.name
+        self.directory = directory
+        self.accelerator = record.accelerator
+        self.config: VmConfig = from_record(record.config)
+        self.notes: tuple[str, ...] = started.notes if started else ()
+        """What the user should know of it, one line each."""
+        self._record = record
+        self._started = started
+        self._ram: memoryview | None = None
+        self._turn = threading.RLock()
+        self._depth = 0
+        """How often `paused` is entered. Guarded by _turn."""
+
+    @classmethod
+    def start(
+        cls, config: VmConfig, *, detached: bool = False, progress: Callable[[str], None] | None = None
+    ) -> "VirtualMachine":
+        """Start a machine; return it when QEMU answers. Raises InvalidRequest, StateError or HostError.
+
+        `progress` is told in a few words what is being done.
+        """
+        started = launch.start(config, detached, progress or (lambda words: None))
+        return cls(started.directory, started.record, started)
+
+    @classmethod
+    def find(cls, name: str) -> "VirtualMachine":
+        """Return a machine by its name. Raises NotFound."""
+        return cls(*state.find(name))
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "VirtualMachine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End an attached machine and wait until nothing is left of it; let a detached one be. May be called again."""
+        if self._started is not None:
+            self._started.close()
+        self._ram = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its processes are there."""
+        return state.is_alive(self.directory)
+
+    def status(self) -> VmStatus:
+        """Return what is known of it now."""
+        record = state.try_read(self.directory) or self._record._replace(state=ENDED)
+        alive = self.is_alive and record.state != ENDED
+        return VmStatus(
+            name=self.name,
+            state=self._run_state() if alive else ENDED,
+            accelerator=record.accelerator,
+            memory=self.config.memory,
+            processors=self.config.processors,
+            kernel=self.config.kernel,
+            detached=record.detached,
+            pid=record.qemu if alive else 0,
+            seconds=time.time() - record.started if record.started and alive else 0.0,
+            reason=record.reason,
+            jail=record.jail,
+        )
+
+    def _run_state(self) -> str:
+        try:
+            with self.monitor(timeout=2.0) as monitor:
+                return RUNNING if monitor.execute("query-status")["running"] else PAUSED
+        except HostError:
+            return HANGING
+        except StateError:
+            return ENDED
+
+    def wait(self, timeout: float | None = None) -> str | None:
+        """Wait for its end; return the reason, or None when `timeout` seconds were not enough."""
+        if self._started is not None and self._started.attached:
+            return self._started.wait(timeout)
+        record = state.try_read(self.directory) or self._record
+        try:
+            guardian = os.pidfd_open(record.guardian) if record.guardian and self.is_alive else -1
+        except ProcessLookupError:
+            guardian = -1
+        if guardian >= 0:
+            try:
+                if not select.select([guardian], [], [], timeout)[0]:
+                    return None
+            finally:
+                os.close(guardian)
+        ended = state.try_read(self.directory)
+        return ended.reason if ended and ended.reason else "it is gone"
+
+    def stop(self, timeout: float = 10.0, *, force: bool = False) -> str:
+        """End the machine: by its power button, then by QEMU's quit, then by SIGKILL. Return the reason told.
+
+        `force` leaves the guest no time. Raises StateError when it has ended already.
+        """
+        self._require_alive()
+        (self.directory / "stopping").touch()
+        try:
+            if not force:
+                with self.monitor() as monitor:
+                    if monitor.execute("query-status")["running"]:
+                        monitor.execute("system_powerdown")
+                if (reason := self.wait(timeout)) is not None:
+                    return reason
+            with self.monitor(timeout=2.0) as monitor:
+                monitor.execute("quit")
+        except (HostError, StateError):
+            pass  # it hangs, or ends already
+        if (reason := self.wait(2.0)) is None:
+            self._kill()
+            reason = self.wait(5.0)
+        if reason is None:
+            raise HostError(
+                f"{self.name} does not end", "even after SIGKILL: the host kernel holds it", "look at dmesg"
+            )
+        return reason
+
+    def _kill(self) -> None:
+        record = state.try_read(self.directory)
+        if record is None or not record.qemu:
+            return
+        try:
+            handle = os.pidfd_open(record.qemu)
+        except ProcessLookupError:
+            return
+        try:
+            if self.is_alive:  # its number is its own as long as the guardian, its parent, has not reaped it
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # just now
+        finally:
+            os.close(handle)
+
+    def remove(self) -> None:
+        """Forget a machine that has ended. Raises StateError while it runs."""
+        state.remove(self.directory)
+
+    def _require_alive(self) -> None:
+        if not self.is_alive:
+            reason = (state.try_read(self.directory) or self._record).reason or "it is gone"
+            raise StateError(f"the machine {self.name} has ended", reason, f"enisle vm rm {self.name}")
+
+    # ---- control ---------------------------------------------------------------------------------------------------
+
+    def monitor(self, timeout: float = TIMEOUT) -> Monitor:
+        """Return a conversation with its QEMU, to be entered. Raises StateError when it has ended."""
+        self._require_alive()
+        return Monitor(self.directory / state.PEN / "qmp", timeout)
+
+    def pause(self) -> None:
+        """Stop its processors until `resume`. Raises StateError when it has ended."""
+        with self._held_still(), self.monitor() as monitor:
+            monitor.execute("stop")
+
+    def resume(self) -> None:
+        """Let its processors go on."""
+        with self._held_still(), self.monitor() as monitor:
+            monitor.execute("cont")
+
+    @contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """Hold its processors still for a while; they run again afterwards if they ran before. May be nested."""
+        with self._turn:
+            self._depth += 1
+            try:
+                if self._depth > 1:
+                    yield
+                    return
+                with self._held_still():
+                    was_running = self._stop_for_a_moment()
+                    try:
+                        yield
+                    finally:
+                        if was_running:
+                            self._go_on()
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def _held_still(self) -> Generator[None, None, None]:
+        """Keep other processes from stopping and continuing it."""
+        self._require_alive()
+        lock = lock_within(self.directory / HOLD, TIMEOUT)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def _stop_for_a_moment(self) -> bool:
+        """Stop the processors; whether they ran."""
+        mark = self.directory / MARK
+        with self.monitor() as monitor:
+            # A mark without a holder: somebody was killed before letting them go on, so we shall.
+            was_running = mark.exists() or bool(monitor.execute("query-status")["running"])
+            if was_running:
+                mark.touch()
+                try:
+                    monitor.execute("stop")
+                except BaseException:
+                    monitor.execute("cont")
+                    mark.unlink(missing_ok=True)
+                    raise
+        return was_running
+
+    def _go_on(self) -> None:
+        try:
+            with self.monitor() as monitor:
+                monitor.execute("cont")
+        except StateError:
+            if self.is_alive:
+                raise
+        (self.directory / MARK).unlink(missing_ok=True)
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def registers(self) -> tuple[ProcessorRegisters, ...]:
+        """Return the registers of every processor; of one moment only while it is paused."""
+        with self.monitor() as monitor:
+            return parse_registers(monitor.human("info registers -a"))
+
+    def msrs(self) -> tuple[dict[int, int], ...]:
+        """Return the model-specific registers of every processor by number; it stands still meanwhile (20 ms)."""
+        with self.paused(), self.monitor() as monitor:
+            return parse_msrs(read_stream(monitor))
+
+    def memory_map(self) -> tuple[Range, ...]:
+        """Return where guest-physical memory lies in `ram`, as QEMU has it now."""
+        with self.monitor() as monitor:
+            return parse_memory_map(monitor.human("info mtree -f"), RAM)
+
+    @property
+    def ram(self) -> memoryview:
+        """The guest's memory as it is, read-only, by offset (`memory_map` tells which address lies where)."""
+        if self._ram is None:
+            descriptor = self.open_ram()
+            try:
+                mapped = mmap.mmap(descriptor, self.config.memory, prot=mmap.PROT_READ)
+            finally:
+                os.close(descriptor)
+            self._ram = memoryview(mapped)
+        return self._ram
+
+    def open_ram(self, *, writable: bool = False) -> int:
+        """Return a descriptor of the guest's memory, the caller's to close. Raises StateError when it has ended."""
+        self._require_alive()
+        record = state.try_read(self.directory) or self._record
+        try:
+            path = f"/proc/{record.guardian}/fd/{record.ram}"
+            descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(
+                f"cannot open the memory of {self.name}", error.strerror or "", "run as its owner"
+            ) from error
+        if os.fstat(descriptor).st_size != self.config.memory or not self.is_alive:
+            os.close(descriptor)
+            raise StateError(f"the machine {self.name} has ended", "its memory is gone", "enisle vm ps")
+        return descriptor
+
+    def dump(self, path: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> Dump:
+        """Write its memory and the state of its processors to a new directory (`linuxvm.dump` tells the format).
+
+        It stands still meanwhile. Raises InvalidRequest when `path` is there already, HostError when it cannot write.
+        """
+        with self.paused():
+            registers, msrs, ranges = self.registers(), self.msrs(), self.memory_map()
+            descriptor = self.open_ram()
+            try:
+                return write_dump(Path(path), self.name, self.config, descriptor, ranges, registers, msrs, progress)
+            finally:
+                os.close(descriptor)
+
+    # ---- talking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def console_log(self) -> Path:
+        """What it wrote to its console, the last megabytes."""
+        return self.directory / state.PEN / "console.log"
+
+    def port(self, name: str) -> Path:
+        """Return the file that what it writes to a virtio port lands in."""
+        return self.directory / state.PEN / f"port-{name}"
+
+    @property
+    def gdb(self) -> Path:
+        """The socket where a debugger may connect (`VmConfig.gdb`)."""
+        return self.directory / state.PEN / "gdb"
+
+    @contextmanager
+    def console(self) -> Generator[socket.socket, None, None]:
+        """Hold its serial console: what is sent is typed. Raises StateError when somebody else does."""
+        self._require_alive()
+        with open(self.directory / "console.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateError(
+                    f"the console of {self.name} is taken", "one may sit at it at a time", "leave the other one first"
+                ) from None
+            with self.connect("console") as connection:
+                yield connection
+
+    @contextmanager
+    def connect(self, name: str) -> Generator[socket.socket, None, None]:
+        """Connect to one of QEMU's sockets ("console", "gdb")."""
+        directory = os.open(self.directory / state.PEN, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect(f"/proc/self/fd/{directory}/{name}")
+            except OSError as error:
+                why = f"its {name} is gone: {error.strerror}"
+                raise StateError(f"the machine {self.name} is not running", why, "enisle vm ps") from error
+            finally:
+                os.close(directory)
+            yield connection
+
+    def wait_for_console(self, text: str, timeout: float = 60.0) -> None:
+        """Wait until its console has said something. Raises GuestError when it ends first, HostError when late."""
+        deadline = time.monotonic() + timeout
+        wanted = text.encode()
+        while wanted not in self._console():
+            if (reason := self.wait(0.05)) is not None:
+                if wanted in self._console():
+                    return
+                raise GuestError(f"{self.name} ended before it said {text!r}", reason, "look at its console")
+            if time.monotonic() > deadline:
+                tail = self._console()[-200:].decode(errors="replace").strip()
+                raise HostError(f"{self.name} did not say {text!r} within {timeout:g} seconds", tail)
+
+    def _console(self) -> bytes:
+        try:
+            return self.console_log.read_bytes()
+        except OSError:
+            return b""
+
+
+def machines() -> list[VirtualMachine]:
+    """Return all machines of this user, running or ended, by name."""
+    base = state.base_directory()
+    return [VirtualMachine(base / record.name, record) for record in state.records()]
