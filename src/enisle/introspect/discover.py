@@ -13,7 +13,7 @@ from enisle.introspect.decode import Decoder
 from enisle.introspect.exports import Exports, find_exports
 from enisle.introspect.facts import DATA, FUNCTION, GLOBAL, OFFSET, PER_CPU, Facts, Witness, agree
 from enisle.introspect.image import Attached, Image, attach
-from enisle.introspect.memory import Guest, ProcessorState
+from enisle.introspect.memory import Guest, ProcessorState, Unsupported
 from enisle.introspect.modules import find_modules, module_heads
 from enisle.introspect.paging import AddressSpace
 from enisle.introspect.recipes import OffsetRecipe, Recipes, load, syscall_numbers
@@ -101,6 +101,9 @@ class _Discovery:
             return self._finish(kernel)
         self._stage("system calls")
         self._dispatch = find_dispatch(self._image, self._walker, self._processors)
+        if not self._exports.by_name and not self._dispatch.handlers:
+            why = "neither export tables nor a dispatch of system calls was found: it is no Linux that we know"
+            raise Unsupported("this guest cannot be looked into", f"unsupported, because {why}")
         kernel = Kernel(attached, self._image, self._exports, self._dispatch, self._walker, Facts(), self._processors)
         self._stage("code patterns")
         self._entry_facts()

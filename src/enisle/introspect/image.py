@@ -8,6 +8,7 @@ import struct
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from enisle.introspect.memory import (
     CR0_PE,
@@ -28,6 +29,8 @@ KERNEL_START, KERNEL_END = 0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000
 """Where x86-64 Linux maps its image: one GiB with KASLR (Documentation/arch/x86/x86_64/mm.rst)."""
 MOST_HOLE = 4 << 20
 MOST_IMAGE = 256 << 20
+MOST_REGIONS = 40_000
+"""Mappings an image may consist of; a kernel has some hundreds."""
 _GATE = struct.Struct("<HHBBHII")
 
 
@@ -127,12 +130,15 @@ def attach(memory: PhysicalMemory, processors: Sequence[ProcessorState]) -> Atta
         if reason := why_not(processor):
             reasons.append(reason)
             continue
-        for space, isolated in _spaces(memory, processor):
+        for space, mapped, isolated in _spaces(memory, processor):
             gates = read_gates(space, processor)
-            regions = _image_regions(space, gates, processor)
+            regions = _image_regions(mapped, gates, processor)
             if regions is not None:
                 return Attached(space, tuple(regions), gates, processor, isolated)
-        reasons.append("no usable page table: CR3 leads to no kernel image that holds its interrupt handlers")
+        reasons.append(
+            "no usable page table: CR3 leads to no kernel image that holds its interrupt handlers"
+            " (it is no Linux, its memory is encrypted, or it is not up yet)"
+        )
     why = reasons[0] if reasons else "it has no processor"
     raise Unsupported("this guest cannot be looked into", f"unsupported, because {why}")
 
@@ -153,22 +159,22 @@ def entry_note(processor: ProcessorState) -> str | None:
     return "entry: unknown (CR4.FRED=1: LSTAR and IDT are not used)" if processor.cr4 & CR4_FRED else None
 
 
-def _spaces(memory: PhysicalMemory, processor: ProcessorState) -> list[tuple[AddressSpace, bool]]:
+def _spaces(memory: PhysicalMemory, processor: ProcessorState) -> list[tuple[AddressSpace, list[Region], bool]]:
     """Return the roots CR3 may stand for, the one that maps more of the kernel first.
 
     CR3 bit 12 tells the user's root only under page-table isolation; a root may have it by chance otherwise.
     """
     levels = 5 if processor.cr4 & CR4_LA57 else 4
-    found: list[tuple[int, bool, AddressSpace]] = []
+    found: list[tuple[int, bool, AddressSpace, list[Region]]] = []
     root = processor.cr3 & ADDRESS
     for candidate in dict.fromkeys((root & ~PTI_USER_ROOT, root)):
         space = AddressSpace(memory, candidate, levels)
-        size = sum(region.size for region in space.regions(KERNEL_START, KERNEL_END, 1100))
-        if size:
-            found.append((size, candidate == root, space))
+        regions = list(islice(space.regions(KERNEL_START, KERNEL_END, 1100), MOST_REGIONS + 1))
+        if regions and len(regions) <= MOST_REGIONS:
+            found.append((sum(region.size for region in regions), candidate == root, space, regions))
     found.sort(key=lambda entry: entry[:2], reverse=True)
     isolated = len(found) == 2 and found[1][0] * 4 < found[0][0]
-    return [(space, isolated or space.root != root) for _, _, space in found]
+    return [(space, regions, isolated or space.root != root) for _, _, space, regions in found]
 
 
 def read_gates(space: AddressSpace, processor: ProcessorState) -> tuple[Gate, ...]:
@@ -185,10 +191,10 @@ def read_gates(space: AddressSpace, processor: ProcessorState) -> tuple[Gate, ..
     return tuple(gates)
 
 
-def _image_regions(space: AddressSpace, gates: Sequence[Gate], processor: ProcessorState) -> list[Region] | None:
+def _image_regions(mapped: Sequence[Region], gates: Sequence[Gate], processor: ProcessorState) -> list[Region] | None:
     """Return the mappings of the run that most interrupt handlers, LSTAR and RIP point into."""
     runs: list[list[Region]] = []
-    for region in space.regions(KERNEL_START, KERNEL_END, 1100):
+    for region in mapped:
         last = runs[-1][-1] if runs else None
         if last is not None and last.start + last.size > region.start:
             return None

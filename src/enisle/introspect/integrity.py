@@ -350,7 +350,12 @@ class _Judge:
             return False
         listed = {process.address for process in seen.processes.processes} | {self._kernel.init_task}
         threads = {thread.address for process in seen.processes.processes for thread in process.threads}
-        for task in sorted(seen.family.keys() - listed - threads):
+        missing = sorted(seen.family.keys() - listed - threads)
+        if seen.processes.incomplete and missing:  # behind the break the list hides nobody: it ends
+            names = ", ".join(self._describe(task) for task in missing[:5])
+            self._notes.append(f"{len(missing)} tasks behind the break are known from their parents: {names} …")
+            missing = []
+        for task in missing:
             self._find("hidden process", self._describe(task), f"task {task:#x} is a child but not in the task list")
         self._notes += [f"family tree: {trouble}" for trouble in seen.troubles]
         return True
