@@ -75,6 +75,10 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.inspect import inspect
 
             return inspect(options)
+        case "cpu":
+            from enisle.cli.cpu import cpu
+
+            return cpu(options)
         case "replicate":
             from enisle.cli.replicate import replicate
 

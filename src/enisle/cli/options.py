@@ -152,6 +152,44 @@ Without MODE it says what is so.
 """
 
 
+CPU: tuple[Group, ...] = (
+    (
+        "options",
+        (
+            Option("--processor", "host, kvm or emulated (dump, levels: host; others: islands')", "WHICH", "auto"),
+            Option("--cpu", "a level, template or file; several permit what all permit", "VALUE", many="cpus"),
+            Option("--cpu-require", "how well every block must hold", "none|detect|enforced|patch|hw", ""),
+            Option("--name", "name of a baseline", "NAME", ""),
+            Option("--output", "write the result to FILE", "FILE", ""),
+            Option("--key", "sign with, or ask for the signature of, the key in FILE", "FILE", ""),
+            Option("--qemu", "print the value as QEMU's -cpu on this host"),
+            Option("--again", "measure the controls again"),
+            Option("--cross-vendor", "let a guest go on a processor of another vendor"),
+            JSON,
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+CPU_VERBS = """
+verbs:
+  dump                 what CPUID answers: on the host, or as a guest sees it
+  strip DUMP…          what differs between dumps; of one, what is the same on every core
+  baseline [DUMP…]     the value that all these hosts can be ("host" is this one)
+  show VALUE…          what a value permits, or several together; --output writes it, --key signs it
+  verify [VALUE]       how well each block holds here; exits with 5 when that is less than required
+  diff A B             features and functions that one has and the other has not: dumps, values, levels
+  fingerprint [SAVED]  what a guest depends on here; whether one that was saved may go on here (else 5)
+  levels               the built-in values, and which of them this host can be
+
+examples:
+  enisle cpu dump --output a.json
+  enisle cpu baseline a.json b.json --output domain.json
+  enisle run --cpu domain.json -- python3 app.py
+  enisle cpu verify x86-64-v2 --cpu-require enforced
+"""
+
+
 class Verb(Record):
     """One verb: how it is used, what it does, its options, what its help ends with, and how many words it takes."""
 
@@ -175,6 +213,13 @@ VERBS = {
         REPLICATE,
         MODES + ISLANDS,
         2,
+    ),
+    "cpu": Verb(
+        "enisle cpu VERB [OPTIONS] [WORDS…]",
+        "what processors are, and what programs may do with them",
+        CPU,
+        CPU_VERBS,
+        99,
     ),
     "doctor": Verb("enisle doctor [OPTIONS]", "say what this host can do, with remedies", DOCTOR),
 }
@@ -208,6 +253,11 @@ class Options:
     vm_per_node: bool
     cpus: list[str]
     cpu_require: str
+    output: str
+    key: str
+    qemu: bool
+    again: bool
+    cross_vendor: bool
     trace: bool
     stats: bool
     name: str

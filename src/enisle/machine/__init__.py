@@ -81,6 +81,7 @@ __all__ = [
     "Syscall",
     "Tier",
     "TierTable",
+    "cpu_report",
     "describe_tables",
     "find_value",
     "leaf_flags",
@@ -93,6 +94,7 @@ __all__ = [
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from enisle.machine.blocking import report as cpu_report
     from enisle.machine.blocking.files import find_value as find_value
     from enisle.machine.blocking.files import resolve as resolve
     from enisle.machine.blocking.instructions import Action as Action
@@ -145,6 +147,10 @@ def node_mask(text: str, nodes: int) -> int:
 
 def __getattr__(name: str) -> Any:
     place = f"blocking.{BLOCKING[name]}" if name in BLOCKING else ENFORCING.get(name)
+    if name == "cpu_report":
+        from enisle.machine.blocking import report
+
+        return report
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

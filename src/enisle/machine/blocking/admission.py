@@ -35,15 +35,15 @@ def admit(queries: Queries, backend: str) -> None:
         )  # a scratch machine: only when it is asked for
 
         table = TierTable(probe_controls(backend), value, NAMES - queries.host.features)
-        check_tiers(queries, {kind: row.tier for kind, row in table.rows.items()})
+        check_tiers(value, queries.host.features, {kind: row.tier for kind, row in table.rows.items()})
 
 
-def check_tiers(queries: Queries, tiers: Mapping[Instruction, int]) -> None:
-    """Raise HostError when something is held less well than the value requires."""
-    weak = too_weak(queries, tiers)
+def check_tiers(value: BlockingValue, present: frozenset[str], tiers: Mapping[Instruction, int]) -> None:
+    """Raise HostError when something is held less well than the value requires, on a processor with these features."""
+    weak = too_weak(value, present, tiers)
     if weak:
         held = ", ".join(f"{instruction} ({tier})" for instruction, tier in sorted(weak.items()))
-        why = f"required: {queries.value.require}; too weak: {held}"
+        why = f"required: {value.require}; too weak: {held}"
         raise HostError("this host cannot enforce the blocking value", why, 'enisle cpu verify, or require = "none"')
 
 
@@ -57,28 +57,28 @@ def check_bootable(value: BlockingValue) -> None:
         )
 
 
-def too_weak(queries: Queries, tiers: Mapping[Instruction, int]) -> dict[str, str]:
+def too_weak(value: BlockingValue, present: frozenset[str], tiers: Mapping[Instruction, int]) -> dict[str, str]:
     """Return the classes that are held less well than the value requires, with what holds them."""
-    least = REQUIRE[queries.value.require]
-    held = ((instruction, tiers.get(instruction, 0)) for instruction in held_classes(queries))
+    least = REQUIRE[value.require]
+    held = ((instruction, tiers.get(instruction, 0)) for instruction in held_classes(value, present))
     return {str(instruction): name_of(tier) for instruction, tier in held if tier < least}
 
 
-def held_classes(queries: Queries) -> list[Instruction]:
+def held_classes(value: BlockingValue, present: frozenset[str]) -> list[Instruction]:
     """Return the classes in which something the processor has must not run natively.
 
     Not system calls: our own kernel serves them, their blocks always hold. Not what is emulated alone: where the
     processor has it, it does the same.
     """
-    return sorted(i for i in queries.value.trapped() if i is not Instruction.SYSCALL and _must_hold(queries, i))
+    return sorted(i for i in value.trapped() if i is not Instruction.SYSCALL and _must_hold(value, present, i))
 
 
-def _must_hold(queries: Queries, instruction: Instruction) -> bool:
+def _must_hold(value: BlockingValue, present: frozenset[str], instruction: Instruction) -> bool:
     if instruction in LEVELS and instruction not in CODES:
-        blocked = (name for name in LEVELS[instruction] if queries.value.actions.get(name) == Action.BLOCK)
-        return any(name in queries.host.features for name in blocked)
+        blocked = (name for name in LEVELS[instruction] if value.actions.get(name) == Action.BLOCK)
+        return any(name in present for name in blocked)
     if instruction in LEVELS:
-        return LEVELS[instruction][0] in queries.host.features
+        return LEVELS[instruction][0] in present
     return True
 
 

@@ -8,18 +8,21 @@ from collections.abc import Iterable
 from functools import reduce
 
 from enisle.abi.cpuid import CpuidTable
-from enisle.abi.x86_features import NAMES, XCR0_BITS, closed
+from enisle.abi.x86_features import XCR0_BITS, closed
 from enisle.errors import InvalidRequest
-from enisle.machine.blocking.instructions import Action
 from enisle.machine.blocking.levels import showing
 from enisle.machine.blocking.value import BlockingValue
 from enisle.records import Record
 
 OF_THE_SYSTEM = frozenset((
     *("smep", "smap", "umip", "la57", "svm", "vmx", "npt", "pku", "ospke", "x2apic", "apic", "hypervisor", "pcid"),
-    *("invpcid", "arat", "tsc_deadline_timer", "tsc_adjust", "xcr0_pkru"),
+    *("invpcid", "arat", "tsc_deadline_timer", "tsc_adjust", "xcr0_pkru", "vme", "de", "pse", "msr", "pae", "mce"),
+    *("mtrr", "pge", "mca", "pat", "pse36", "ht", "cmp_legacy", "topoext", "cr8_legacy", "extapic", "osvw", "pdpe1gb"),
+    *("invtsc", "no_smm_ctl_msr", "shstk", "ibt", "xsaves", "xfd", "xsaveerptr", "lfence_rdtsc", "amd_psfd"),
+    *("amd_stibp_always_on", "amd_ibpb", "amd_ibrs", "amd_stibp", "amd_ssbd", "spec_ctrl", "intel_stibp"),
+    *("spec_ctrl_ssbd", "arch_capabilities", "md_clear", "flush_l1d", "wbnoinvd", "nodeid_msr", "dca", "monitor"),
 ))  # fmt: skip
-"""Never demanded: no program of ring 3 executes them, or the system must switch them on first."""
+"""Never demanded: no program of ring 3 executes them, or the system must switch them on first, which islands do not."""
 
 
 class Host(Record):
@@ -61,13 +64,3 @@ def baseline(hosts: Iterable[Host], name: str = "baseline") -> BlockingValue:
         raise InvalidRequest("no hosts, no baseline", "name at least one", "enisle cpu baseline HOST.json …")
     common = reduce(meet, members)
     return showing(name, common.features, common.features - OF_THE_SYSTEM)
-
-
-def is_lower(value: BlockingValue, features: frozenset[str]) -> bool:
-    """Return whether a processor with these features can be the value."""
-    return value.demands <= features
-
-
-def shown(value: BlockingValue) -> frozenset[str]:
-    """Return what a strict value shows at most."""
-    return NAMES - {name for name, action in value.actions.items() if action == Action.BLOCK}

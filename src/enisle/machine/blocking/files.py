@@ -107,19 +107,24 @@ def _read(path: str) -> bytes:
     return content
 
 
+def read_text(path: str) -> str:
+    """Return a file of text. Raises NotFound, InvalidRequest."""
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{path} is no text", hint="docs/cpu-templates.md") from None
+
+
 def find_value(word: str, key: bytes | None = None) -> BlockingValue:
     """Return the value a word names: a built-in one, or a file. Raises NotFound, InvalidRequest."""
     if word in levels.names():
         return levels.level(word)
-    try:
-        text = _read(word).decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"{word} is no blocking value", "it is no text", "docs/cpu-templates.md") from None
+    text = read_text(word)
     if text.lstrip()[:1] == "{":
         return load(text, word, key)
     if key is not None:
         raise InvalidRequest(
-            f"{word} is not signed", "a template has no signature", "enisle cpu baseline --cpu FILE --key …"
+            f"{word} is not signed", "a template has no signature", "enisle cpu show TEMPLATE --key KEY --output FILE"
         )
     name = os.path.basename(word).removesuffix(".toml")
     return templates.parse(text, name)
