@@ -173,7 +173,7 @@ APPLETS: dict[str, str] = {
     "last": "last -f $t/empty 2>/dev/null | busybox head -1; echo ran",
     "logger": "logger --help 2>&1 | busybox head -1",
     "crontab": "crontab --help 2>&1 | busybox head -1",
-    "nc": "(echo through | busybox nc -l -p 28111 -w 5 &) ; busybox sleep 0.3; busybox nc -w 3 127.0.0.1 28111 < /dev/null",
+    "nc": "(echo through | busybox nc -l -p 28111 -w 30 &) ; until busybox nc -w 30 127.0.0.1 28111 < /dev/null 2> /dev/null; do busybox sleep 0.05; done",
     "netstat": "netstat -t | busybox head -2",
     "nologin": "nologin --help 2>&1 | busybox head -1",
     "watch": "watch --help 2>&1 | busybox head -1",

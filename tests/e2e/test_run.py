@@ -1,13 +1,9 @@
 """`enisle run` from the outside: output, exit codes, signals, limits, terminals, and what is left behind."""
 
-import fcntl
 import json
 import os
-import pty
-import select
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import termios
@@ -17,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from commandline import ENISLE, enisle
+from onterminal import OnTerminal
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
 BUSYBOX = shutil.which("busybox") or "busybox"
@@ -100,7 +97,8 @@ def test_a_root_with_busybox_alone_is_enough_and_nothing_is_imported_late(tmp_pa
     script += (
         "cat /proc/self/comm /proc/uptime > /tmp/proc; ls -lR /proc/self /dev > /tmp/list; ulimit -n > /tmp/limit; "
     )
-    script += "busybox nc -l -p 1234 -e busybox echo served & sleep 0.3; busybox nc 127.0.0.1 1234; "
+    script += "busybox nc -l -p 1234 -e busybox echo served & "
+    script += "until busybox nc 127.0.0.1 1234 2> /tmp/refused; do sleep 0.05; done; "
     script += "busybox mkfifo /tmp/fifo; echo through > /tmp/fifo & cat /tmp/fifo; busybox timeout 1 true; kill -9 $$"
     result = enisle("run", "--debug", "--root", str(tmp_path), "--", "/bin/busybox", "sh", "-c", script)
     assert result.stdout == "42\na\n3\nserved\nthrough\n", result.stderr
@@ -192,11 +190,14 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_reach_the_program_and_its_end_is_ours(signo: int) -> None:
-    command = [ENISLE, "run", "--", "busybox", "sh", "-c", "echo ready; exec sleep 60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heed_signals) as process:
+    command = [ENISLE, "run", "--", "busybox", "cat"]  # no shell, which would ignore some
+    with subprocess.Popen(
+        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=heed_signals
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.2)  # until the shell, which ignores some, has become sleep
+        process.stdin.write(b"x\n")
+        assert process.stdout.readline() == b"x\n"
         process.send_signal(signo)
         assert process.wait(10) == 128 + signo
 
@@ -236,61 +237,25 @@ def test_ctrl_c_at_any_moment_leaves_nothing_behind(delay: float) -> None:
     assert not os.path.exists(f"/proc/{process.pid}")
 
 
-class OnTerminal:
-    """A command of ours on a pseudo-terminal."""
-
-    def __init__(self, *words: str, program: str = ENISLE) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execv(program, [program, *words])
-        self.resize(24, 80)
-        self.seen = b""
-
-    def expect(self, text: bytes, seconds: float = 10) -> None:
-        """Read until `text` is seen."""
-        deadline = time.monotonic() + seconds
-        while text not in self.seen:
-            left = deadline - time.monotonic()
-            if left < 0 or not select.select([self.fd], [], [], left)[0]:
-                pytest.fail(f"no {text!r} in {self.seen!r}")
-            try:
-                self.seen += os.read(self.fd, 4096)
-            except OSError:
-                pytest.fail(f"ended without {text!r} in {self.seen!r}")
-        self.seen = self.seen.split(text, 1)[1]
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-
-    def type(self, text: bytes) -> None:
-        os.write(self.fd, text)
-
-    def end(self) -> int:
-        """Return the exit code."""
-        try:
-            while os.read(self.fd, 4096):
-                pass
-        except OSError:
-            pass  # EIO: the last one closed it
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
 def test_a_shell_on_a_terminal_edits_interrupts_and_ends() -> None:
     shell = OnTerminal("run", "--env", "PS1=$ ", "--", "busybox", "sh", "-i")
     shell.expect(b"$ ")
     shell.type(b"echo abd\x7fc\r")
     shell.expect(b"\nabc\r\n")
-    shell.type(b"sleep 60\r")
-    shell.expect(b"sleep 60")
-    time.sleep(0.3)
+    shell.expect(b"$ ")
+    shell.type(b"cat\r")
+    shell.wait_for(shell.takes_lines)
+    shell.type(b"x\r")
+    shell.expect(b"x\r\nx\r\n")  # it has read: it is in front
     shell.type(b"\x03")
     shell.expect(b"$ ")
     shell.type(b"stty size\r")
     shell.expect(b"24 80")
+    shell.expect(b"$ ")
     shell.resize(50, 132)
     shell.type(b"stty size\r")
     shell.expect(b"50 132")
+    shell.expect(b"$ ")
     shell.type(b"exit 9\r")
     assert shell.end() == 9
 
@@ -301,7 +266,7 @@ def test_the_terminals_modes_are_restored() -> None:
     session.expect(b"ready")
     assert termios.tcgetattr(session.fd) != before
     session.type(b"\n")
-    time.sleep(0.5)
+    session.wait_for(session.has_ended)
     after = termios.tcgetattr(session.fd)
     assert session.end() == 0
     assert after == before
@@ -314,14 +279,12 @@ def test_a_program_alone_stops_and_continues_with_the_callers_shell() -> None:
     shell.expect(b"\rready")
     shell.type(b"\x1a")
     shell.expect(b"Stopped")
+    shell.expect(b"# ")  # not before: the shell names the job, with our command's words, while it prepares its prompt
     shell.type(b"fg\r")
-    shell.expect(b"read x")
-    # The shell names the job before it gives the terminal back, and sets its modes before that.
-    while not termios.tcgetattr(shell.fd)[3] & termios.ICANON or os.tcgetpgrp(shell.fd) == shell.pid:
-        time.sleep(0.01)
-    time.sleep(0.5)
+    shell.wait_for(shell.is_behind_a_job)
     shell.type(b"line\r")
     shell.expect(b"got line")
+    shell.expect(b"# ")
     shell.type(b"exit 3\r")
     assert shell.end() == 3
 
