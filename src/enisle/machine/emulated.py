@@ -2,7 +2,7 @@
 
 Satisfies the same contract as `kvm`: guests in ring 3, our page tables, the same exits. The processors of a machine
 take turns (`emulated_turns`); what an engine must forget is told by `emulated_code`. Differences that a program can
-see: no AVX; no #AC and no #XM; `BusError` comes a few instructions late.
+see: no AVX, but for what software executes under a blocking value; no #AC and no #XM; `BusError` comes a little late.
 """
 
 import os
@@ -25,7 +25,7 @@ from enisle.machine.emulated_engine import (
     Engine,
     load_library,
 )
-from enisle.machine.emulated_fpu import INITIAL, XSAVE_SIZE, FpuState
+from enisle.machine.emulated_fpu import AVX, INITIAL, XSAVE_SIZE, FpuState
 from enisle.machine.emulated_turns import Runner, Turns
 from enisle.machine.memory import GuestMemory
 from enisle.machine.processor import (
@@ -40,6 +40,7 @@ from enisle.machine.processor import (
 from enisle.machine.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from enisle.machine.emulated_traps import CodeTraps
     from enisle.machine.exitless import CallSlot
     from enisle.machine.pagetables import AddressSpace
     from enisle.machine.walks import Walker, Walks
@@ -61,6 +62,8 @@ class Vm:
 
     xcr0 = XCR0_X87_SSE
     xsave_size = XSAVE_SIZE
+    keeps = XCR0_X87_SSE | AVX
+    """Components that `xsave` and `xrstor` keep: the upper halves of YMM registers are software's."""
     max_processors = 1 << 16
     guest_tsc = os.uname().machine == "x86_64"
     """RDTSC reads the host's time-stamp counter."""
@@ -71,6 +74,8 @@ class Vm:
         self.turns = Turns()
         self.watch = CodeWatch(self._shoot_down)
         self.last: EmulatedProcessor | None = None
+        self.traps: CodeTraps | None = None
+        """Where processors stop before an instruction that they would get wrong; under a blocking value."""
         self.walks: Walks | None = None
         """Counters of page-table reads, when they are wanted."""
         self._boot_root: Gpa | None = None
@@ -96,6 +101,13 @@ class Vm:
             space.ops.set(space.table, 0, directory | Pte.PRESENT | Pte.USER)
             self._boot_root = space.root
         return self._boot_root
+
+    def trap_code(self) -> "CodeTraps":
+        """Return the traps of this machine; from now on its processors stop there."""
+        from enisle.machine.emulated_traps import CodeTraps
+
+        self.traps = CodeTraps(self._shoot_down)
+        return self.traps
 
     def forget_tables(self) -> None:
         """Drop what processors remember of page tables."""
@@ -137,6 +149,8 @@ class EmulatedProcessor(Runner):
             self._walker = vm.walks.walker(self._boot_root)
             self._engine.walk_by(self._walker)
         self._generation, self._code = vm.watch.generation, vm.watch.position
+        self._trapped: tuple[Gpa, int] | None = None
+        self._traps: frozenset[int] = frozenset()
         self._inside = self._thread = 0
         self._covered: list[tuple[int, int]] = []
         self._fpu = FpuState(self._engine)
@@ -248,6 +262,8 @@ class EmulatedProcessor(Runner):
             engine.flush_translations()
         if self._code != vm.watch.log_start + len(vm.watch.log) or vm.last is not self:
             self._forget_code()
+        if vm.traps and self._trapped != vm.traps.version(self._root):
+            self._set_traps(vm.traps)
         failure = engine.start()
         self._inside += 1
         if self._covered:
@@ -258,7 +274,14 @@ class EmulatedProcessor(Runner):
             gpr = self.gpr
             gpr[RCX], gpr[R11] = gpr[RIP], gpr[RFLAGS]
             return SYSCALL
-        return self._failed(failure) if failure else None
+        if failure:
+            return self._failed(failure)
+        return ProcessorException(Vector.UD, 0) if self.gpr[RIP] in self._traps else None
+
+    def _set_traps(self, traps: "CodeTraps") -> None:
+        self._trapped = traps.version(self._root)
+        self._traps = traps.addresses(self._root)
+        self._engine.set_exits(self._traps)
 
     def _failed(self, failure: int) -> Exit:
         if failure == ERR_INSN_INVALID:

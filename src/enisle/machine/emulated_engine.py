@@ -8,6 +8,7 @@ page faults are QEMU's. System calls stop it without entering Python: the hooks 
 import ctypes
 import os
 import struct
+from collections.abc import Collection
 from ctypes import addressof, byref, c_char, c_int, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 ARCH_X86, MODE_64, CPU_HASWELL, PROT_ALL = 4, 8, 19, 7
 HOOK_INTR, HOOK_INSN, HOOK_TLB_FILL = 1, 2, 1 << 17
 INSN_IN, INSN_OUT, INSN_SYSCALL, INSN_SYSENTER = 218, 500, 699, 700
-CTL_USE_EXITS, CTL_CPU_MODEL, CTL_REMOVE_CODE, CTL_FLUSH_CODE, CTL_FLUSH_TLB, CTL_BUFFER_SIZE = 4, 7, 9, 10, 11, 13
+CTL_USE_EXITS, CTL_EXITS, CTL_CPU_MODEL, CTL_REMOVE_CODE, CTL_FLUSH_CODE, CTL_FLUSH_TLB = 4, 6, 7, 9, 10, 11
+CTL_BUFFER_SIZE = 13
 CTL_CONTEXT_MODE, CONTEXT_CPU, CONTEXT_MEMORY = 14, 1, 2
 CTL_TLB_TYPE, TLB_CPU, TLB_VIRTUAL = 12, 0, 1
 CTL_WRITE = 1 << 30
@@ -254,6 +256,11 @@ class Engine:
     def in_system_call(self) -> bool:
         """Return whether the last `start` ended at SYSCALL; RIP is after it then."""
         return self._saved[1][CONTEXT_RIP] != NOT_SAVED
+
+    def set_exits(self, addresses: Collection[int]) -> None:
+        """Stop before the instructions at these addresses, and at no others. Code translated earlier does not stop."""
+        content = (c_uint64 * max(len(addresses), 1))(*addresses)
+        self._control(CTL_EXITS, content, c_size_t(len(addresses)))
 
     def stop(self) -> None:
         """Stop a running engine, from any thread. One that is about to start does not notice."""

@@ -1,4 +1,7 @@
-"""FPU and vector state of an emulated processor as a standard-format XSAVE area: x87 and SSE (SDM 1 10.5.1, 13.4)."""
+"""FPU and vector state of an emulated processor as a standard-format XSAVE area: x87 and SSE (SDM 1 10.5.1, 13.4).
+
+The engine has no YMM registers. Their upper halves, which only software writes, are kept beside it while in use.
+"""
 
 import struct
 from ctypes import addressof, c_char, c_uint16
@@ -22,8 +25,10 @@ PLACES = (
 """Registers and their offsets in the legacy region."""
 TAGS, MXCSR, STACK, XMM, XMM_END, XSTATE_BV = 4, 24, 32, 160, 416, 512
 LEGACY_SIZE, HEADER_SIZE = 512, 64
+AVX_END = 832
+"""Where the upper halves of the YMM registers end (SDM 1 13.5.3)."""
 XSAVE_SIZE = LEGACY_SIZE + HEADER_SIZE
-X87, SSE = 1, 2
+X87, SSE, AVX = 1, 2, 4
 MXCSR_MASK = 0xFFFF
 INITIAL = struct.pack("<H22xII", 0x37F, 0x1F80, MXCSR_MASK).ljust(LEGACY_SIZE, b"\0")
 """The legacy region after INIT: everything masked, the stack empty."""
@@ -36,6 +41,8 @@ class FpuState:
         self._engine = engine
         self._legacy = (c_char * LEGACY_SIZE)()
         self._tags = c_uint16()
+        self._upper: bytes | None = None
+        """Bits 128-255 of the YMM registers, None in their initial state."""
         base = addressof(self._legacy)
         self._batch = Batch(base, [(REG_FPTAG, addressof(self._tags) - base), *PLACES])
 
@@ -46,12 +53,15 @@ class FpuState:
         tags = self._tags.value  # two bits a register, 3 is empty; the area has one bit, 1 is in use
         image[TAGS : TAGS + 2] = sum(1 << index for index in range(8) if tags >> 2 * index & 3 != 3), 0
         struct.pack_into("<I", image, MXCSR + 4, MXCSR_MASK)
-        return bytes(image) + struct.pack("<Q56x", X87 | SSE)
+        if self._upper is None:
+            return bytes(image) + struct.pack("<Q56x", X87 | SSE)
+        return bytes(image) + struct.pack("<Q56x", X87 | SSE | AVX) + self._upper
 
     def load(self, image: bytes) -> None:
         """Load an area; parts that it does not have are initial, bits of MXCSR that no processor has are dropped."""
         legacy = bytearray(image[:LEGACY_SIZE].ljust(LEGACY_SIZE, b"\0"))
         present = struct.unpack_from("<Q", image, XSTATE_BV)[0] if len(image) >= XSTATE_BV + 8 else X87 | SSE
+        self._upper = bytes(image[XSAVE_SIZE:AVX_END]) if present & AVX and len(image) >= AVX_END else None
         if not present & X87:
             legacy[:MXCSR], legacy[STACK:XMM] = INITIAL[:MXCSR], INITIAL[STACK:XMM]
         if not present & SSE:

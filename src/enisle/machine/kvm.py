@@ -86,6 +86,11 @@ class Vm:
         with contextlib.suppress(OSError):  # needed by VMX without unrestricted guest only
             kvm.KVM_SET_TSS_ADDR(self.fd, KVM_TSS_ADDRESS)
 
+    @property
+    def keeps(self) -> int:
+        """Components that a processor's `xsave` and `xrstor` keep."""
+        return self.xcr0
+
     def _supported_xcr0(self) -> int:
         for entry in self.cpuid.entries[: self.cpuid.nent]:
             if entry.function == 0xD and entry.index == 0:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enisle.machine.blocking.query import Queries
     from enisle.machine.blocking.value import BlockingValue
     from enisle.machine.counter import Counter
+    from enisle.machine.emulated_traps import CodeTraps
     from enisle.machine.enforcement.enforcement import Enforcement
     from enisle.machine.node_machine import NodePlan
     from enisle.machine.replication import Replication
@@ -109,6 +110,10 @@ class Machine:
             self.close()
             raise
 
+    def trap_code(self) -> "CodeTraps | None":
+        """Return where processors must stop before an instruction; None when they get every instruction right."""
+        return self._vm.trap_code() if self.backend == "emulated" else None
+
     def _take_up_blocking(self) -> "Queries":
         from enisle.machine.blocking.backing import take_up
 
@@ -163,7 +168,7 @@ class Machine:
     @property
     def xfeatures(self) -> int:
         """XCR0 of the guest: the components of its XSAVE area (SDM 1 13.1)."""
-        return self.queries.xcr0 & self._vm.xcr0 | XCR0_X87_SSE if self.queries else self._vm.xcr0
+        return self.queries.xcr0 & self._vm.keeps | XCR0_X87_SSE if self.queries else self._vm.xcr0
 
     @property
     def xsave_size(self) -> int:

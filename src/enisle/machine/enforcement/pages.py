@@ -8,12 +8,16 @@ Two neighbours are code only when no trap begins in one and ends in the other. C
 """
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from enisle.abi.types import PAGE, PAGE_SHIFT, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine.enforcement.scan import CONTEXT, Look, Scanner, Site
 from enisle.machine.memory import GuestMemory, OutOfMemory
 from enisle.machine.pagetables import AddressSpace, leaf_flags
+
+if TYPE_CHECKING:
+    from enisle.machine.emulated_traps import CodeTraps
 
 PRESENT, WRITABLE, COW = Pte.PRESENT, Pte.WRITABLE, Pte.COW
 CODE_FLAGS = leaf_flags(True, False, True) | COW
@@ -76,6 +80,8 @@ class CodePages:
     def __init__(self, space: AddressSpace, scanner: Scanner, text: TextCache, release: Callable[[Gpa], None]) -> None:
         self.space, self.memory, self.scanner, self._text = space, space.memory, scanner, text
         self._release = release
+        self.traps: CodeTraps | None = None
+        """Who must hear of what becomes executable, on machines whose processors have to be stopped."""
         self.code: dict[int, CodePage] = {}
         self.stepped: set[int] = set()
 
@@ -127,6 +133,8 @@ class CodePages:
         except OutOfMemory:
             self._text.clear()
             frame = filled(self.memory, look.patched)
+        if self.traps:
+            self.traps.note(self.space.root, gva >> PAGE_SHIFT, look.patched)
         self._exchange(gva, old, frame, CODE_FLAGS)
         self.code[gva >> PAGE_SHIFT] = CodePage(content, look.sites) if look.sites else UNCHANGED
 
@@ -211,6 +219,8 @@ class CodePages:
     def copy_to(self, child: "CodePages") -> None:
         """Let a fork's address space, which has the same frames, know the same pages."""
         entry = child.space.entry
+        if self.traps:
+            self.traps.copy(self.space.root, child.space.root)
         child.code = {number: page for number, page in self.code.items() if entry(number << PAGE_SHIFT) & PRESENT}
         child.stepped = {number for number in self.stepped if entry(number << PAGE_SHIFT) & PRESENT}
 

@@ -77,6 +77,11 @@ class VectorState:
         self.area[MXCSR : MXCSR + 4] = content
         self._mark(SSE_BIT)
 
+    def replace(self, area: bytes | bytearray) -> None:
+        """Take over a whole area, as XRSTOR does."""
+        self.area[:] = area
+        self.changed = True
+
     def zero_upper(self) -> None:
         """Make the upper halves of all registers initial (VZEROUPPER)."""
         self.area[AVX : AVX + 16 * LANE] = bytes(16 * LANE)
@@ -95,17 +100,22 @@ class Context(Protocol):
     @property
     def gpr(self) -> Registers: ...
 
-    fs_base: int
-    gs_base: int
-
+    @property
+    def fs_base(self) -> int: ...
+    @fs_base.setter
+    def fs_base(self, value: int, /) -> None: ...
+    @property
+    def gs_base(self) -> int: ...
+    @gs_base.setter
+    def gs_base(self, value: int, /) -> None: ...
     @property
     def vectors(self) -> VectorState: ...
 
-    def read(self, address: int, size: int) -> bytes:
+    def read(self, address: int, size: int, /) -> bytes:
         """Return guest memory. Raises Fault."""
         ...
 
-    def store(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def store(self, pieces: Sequence[tuple[int, bytes]], /) -> None:
         """Write all pieces of guest memory or none. Raises Fault."""
         ...
 

@@ -47,9 +47,9 @@ class Choice(Record):
 
 def all_handlers() -> dict[str, Handler]:
     """Return every instruction there is software for, by its encoding as the manual writes it."""
-    from enisle.machine.software import crypto, scalar, system, vector_integer, vector_move, vector_shuffle
+    from enisle.machine.software import crypto, scalar, state, system, vector_integer, vector_move, vector_shuffle
 
-    modules = (scalar, system, crypto, vector_integer, vector_shuffle, vector_move)
+    modules = (scalar, system, state, crypto, vector_integer, vector_shuffle, vector_move)
     return {encoding: handler for module in modules for encoding, handler in module.HANDLERS.items()}
 
 

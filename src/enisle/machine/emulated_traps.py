@@ -1,0 +1,88 @@
+"""Instructions that the emulated processor would get wrong, and where they stand in each address space.
+
+Unicorn 2.1 executes VEX-encoded instructions of 128 bits as the SSE instructions they resemble: with another source and
+the upper half left alone. So under a blocking value it stops before each (`Engine.set_exits`) and the program gets #UD,
+as on a processor without AVX; software may execute it then. Whoever makes a page executable says here first what is on
+it. An address that never starts an instruction is never met, so that all which might be one are noted.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+
+from enisle.abi.types import PAGE, PAGE_SHIFT, Gpa
+from enisle.machine.software.decode import LONGEST, decode_at
+
+VEX_PREFIX = re.compile(rb"\xc5|\xc4(?=[\x01-\x03\x21-\x23\x41-\x43\x61-\x63\x81-\x83\xa1-\xa3\xc1-\xc3\xe1-\xe3]|\Z)")
+"""The first byte of VEX, and the maps there are (SDM 2A 2.3.5)."""
+GENERAL = frozenset(("bmi1", "bmi2"))
+"""VEX-encoded features that Unicorn has."""
+KEPT = 4096
+
+
+def suspects(content: bytes) -> tuple[int, ...]:
+    """Return the offsets in a page where an AVX instruction may start."""
+    found: list[int] = []
+    for match in VEX_PREFIX.finditer(content):
+        at = match.start()
+        instruction = decode_at(content, at, 0)
+        if instruction is None:
+            if at + LONGEST > len(content):  # cut short
+                found.append(at)
+        elif not GENERAL.intersection(instruction.features):
+            found.append(at)
+    return tuple(found)
+
+
+class CodeTraps:
+    """The addresses to stop at, by the root of the page tables. Callers hold the address space's lock."""
+
+    def __init__(self, shoot_down: Callable[[], None]) -> None:
+        self._shoot_down = shoot_down
+        self._places: dict[Gpa, dict[int, tuple[int, ...]]] = {}
+        self._known: OrderedDict[tuple[bytes, bytes], tuple[int, ...]] = OrderedDict()
+        self._versions: dict[Gpa, int] = {}
+        self._version = 0
+
+    def begin(self, root: Gpa) -> None:
+        """Forget what an earlier user of these page tables had."""
+        self._places[root] = {}
+        self._changed(root)
+
+    def copy(self, root: Gpa, child: Gpa) -> None:
+        """A fork has the same code at the same places."""
+        self._places[child] = dict(self._places.get(root, {}))
+        self._changed(child)
+
+    def note(self, root: Gpa, number: int, content: bytes) -> None:
+        """Page `number` is about to be executable, with this content. From then on every processor stops there."""
+        base = number << PAGE_SHIFT
+        found = tuple(base + offset for offset in self._look(content))
+        places = self._places.setdefault(root, {})
+        if places.get(number, ()) == found:
+            return
+        places[number] = found
+        self._changed(root)
+        self._shoot_down()
+
+    def _changed(self, root: Gpa) -> None:
+        self._version += 1
+        self._versions[root] = self._version
+
+    def version(self, root: Gpa) -> tuple[Gpa, int]:
+        """Return what differs whenever `addresses` may."""
+        return root, self._versions.get(root, self._version)
+
+    def _look(self, content: bytes) -> tuple[int, ...]:
+        assert len(content) == PAGE
+        found = self._known.get(content)
+        if found is None:
+            found = self._known[content] = suspects(content)
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return found
+
+    def addresses(self, root: Gpa) -> frozenset[int]:
+        """Return where to stop; for page tables nobody spoke of (a node's replica), where any program must stop."""
+        spaces = [self._places[root]] if root in self._places else list(self._places.values())
+        return frozenset(address for places in spaces for page in places.values() for address in page)
