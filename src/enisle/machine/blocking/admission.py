@@ -5,7 +5,6 @@ A refusal names every function it is about.
 
 from collections.abc import Mapping
 
-from enisle.abi.x86_features import NAMES
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine.blocking.instructions import CODES, LEVELS, REQUIRE, Action, Instruction
 from enisle.machine.blocking.query import Queries
@@ -34,7 +33,7 @@ def admit(queries: Queries, backend: str) -> None:
             probe_controls,
         )  # a scratch machine: only when it is asked for
 
-        table = TierTable(probe_controls(backend), value, NAMES - queries.host.features)
+        table = TierTable(probe_controls(backend), value)
         check_tiers(value, queries.host.features, {kind: row.tier for kind, row in table.rows.items()})
 
 

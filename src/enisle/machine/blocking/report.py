@@ -8,7 +8,6 @@ from typing import Any
 
 from enisle.abi.cpuid import CpuidTable
 from enisle.abi.linux_syscalls import NAMES as CALLS
-from enisle.abi.x86_features import NAMES
 from enisle.errors import EnisleError
 from enisle.machine.blocking import baseline, dumps, files, fingerprint, levels, qemu
 from enisle.machine.blocking.admission import check_tiers, held_classes
@@ -65,7 +64,7 @@ def verify(value: BlockingValue, backend: str, measured: bool = True) -> dict[st
     table = dumps.take(backend)
     queries = Queries(value, table)
     matrix = probe_controls(backend, measured)
-    tiers = TierTable(matrix, value, NAMES - table.features)
+    tiers = TierTable(matrix, value)
     held = set(held_classes(value, table.features))
     rows = [
         {"instruction": str(kind), "tier": row.tier.name.lower(), "how": row.way, "held": kind in held}
@@ -125,7 +124,7 @@ def compare_fingerprint(saved: str, backend: str, value: BlockingValue, cross_ve
     from enisle.machine.enforcement.tiers import TierTable, probe_controls
 
     before, here = fingerprint.load(files.read_text(saved), saved), fingerprint.fingerprint(backend)
-    tiers = TierTable(probe_controls(backend), value, NAMES - frozenset(here.features))
+    tiers = TierTable(probe_controls(backend), value)
     found = fingerprint.compare(before, here, value, {k: row.tier for k, row in tiers.rows.items()}, cross_vendor)
     return {"verdict": found.verdict, "reasons": list(found.reasons), "notes": list(found.notes)}
 
