@@ -79,10 +79,18 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.cpu import cpu
 
             return cpu(options)
+        case "introspect":
+            from enisle.cli.introspect import introspect
+
+            return introspect(options)
         case "replicate":
             from enisle.cli.replicate import replicate
 
             return replicate(options)
+        case "vm":
+            from enisle.cli.vm import vm
+
+            return vm(options)
         case verb:
             raise AssertionError(f"{verb=}")
 

@@ -190,6 +190,43 @@ examples:
 """
 
 
+INTROSPECT: tuple[Group, ...] = (
+    (
+        "options",
+        (
+            Option("--watch", "show it again and again"),
+            Option("--interval", "every SECONDS (1)", "SECONDS", 1.0, float),
+            Option("--live", "ps, creds: do not stop the guest; say so when readings disagree"),
+            Option("--baseline", "check: compare with FILE", "FILE", ""),
+            Option("--record", "check: write the baseline instead"),
+            Option("--count", "watch FUNCTION: end after N hits", "N", 0, int),
+            Option("--seconds", "watch FUNCTION: end after that long", "SECONDS", None, float),
+            Option("--without-exports", "use system calls as the only roots"),
+            JSON,
+            DEBUG,
+            HELP,
+        ),
+    ),
+)
+INTROSPECT_VIEWS = """
+TARGET is a running machine of `enisle vm`, or what `enisle vm dump` saved.
+views:
+  facts           addresses and offsets that were found, how sure they are, and why
+  ps, creds       processes and threads; their ids
+  lsmod           loaded modules
+  syscalls        where system calls lead, by switch and by table
+  idt, msr        interrupt gates; model-specific registers
+  locks           known locks, and who holds them
+  check           is the kernel as it should be (exits with 1 when not)
+  watch FUNCTION  stop whenever it runs; sys:NAME is a system call
+
+examples:
+  enisle introspect web-1 ps
+  enisle introspect web-1 check --baseline web-1.json
+  enisle introspect web-1 watch do_faccessat --count 10
+"""
+
+
 class Verb(Record):
     """One verb: how it is used, what it does, its options, what its help ends with, and how many words it takes."""
 
@@ -221,8 +258,18 @@ VERBS = {
         CPU_VERBS,
         99,
     ),
+    "vm": Verb("enisle vm VERB …", "run full Linux machines, by QEMU (enisle vm --help)", ()),
+    "introspect": Verb(
+        "enisle introspect [OPTIONS] TARGET VIEW [FUNCTION]",
+        "look into a guest's kernel, without symbols",
+        INTROSPECT,
+        INTROSPECT_VIEWS,
+        3,
+    ),
     "doctor": Verb("enisle doctor [OPTIONS]", "say what this host can do, with remedies", DOCTOR),
 }
+NOUNS = frozenset({"vm"})
+"""Verbs that have verbs of their own, and read their words themselves (`read_verb`)."""
 TOP = Verb(
     "enisle [OPTIONS] VERB …",
     "Run any Linux program on an island of its own: a machine in hardware, a kernel in Python.",
@@ -270,6 +317,13 @@ class Options:
     process: int
     svg: str | None
     on: str | None
+    watch: bool
+    live: bool
+    baseline: str
+    record: bool
+    count: int
+    seconds: float | None
+    without_exports: bool
     closed: frozenset[int]
     """Standard descriptors that were closed when we were started; not typed, but told the same way."""
 
@@ -284,6 +338,9 @@ def parse(words: Sequence[str]) -> Options:
     options.verb = left.pop(0)
     if options.verb not in VERBS:
         raise InvalidRequest(f"there is no verb {options.verb!r}", hint="enisle --help")
+    if options.verb in NOUNS:
+        options.words = left
+        return options
     _read_options(left, VERBS[options.verb], options)
     if options.verb == "run":
         options.command = left
@@ -292,6 +349,12 @@ def parse(words: Sequence[str]) -> Options:
     else:
         options.words = _read_words(left, VERBS[options.verb], options)
     return options
+
+
+def read_verb(left: list[str], verb: Verb, options: Options) -> None:
+    """Read the options and words of a verb. Raises InvalidRequest."""
+    _read_options(left, verb, options)
+    options.words = _read_words(left, verb, options)
 
 
 def _read_words(left: list[str], verb: Verb, options: Options) -> list[str]:
