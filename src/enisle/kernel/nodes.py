@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from enisle.abi import linux_mempolicy as m
-from enisle.abi.types import Gpa, Gva, page_down
+from enisle.abi.types import PAGE_SHIFT, Gpa, Gva, page_down
 from enisle.abi.x86 import GPR_COUNT, PTE_ADDRESS
 from enisle.errors import HostError
 from enisle.kernel.scheduling import processors_of
@@ -168,5 +168,6 @@ class Nodes:
         taken = memory.take_on(node, 1)
         if not taken:
             raise OutOfMemory
+        thread.mm.forget_pages((page >> PAGE_SHIFT,))
         space.relocate(page, taken[0])
         return True

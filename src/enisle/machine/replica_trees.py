@@ -203,7 +203,7 @@ def keep_marks(ops: ReplicatedTables, copy: int, table: int) -> None:
     for index, entry in enumerate(words[copy >> 3 : (copy >> 3) + ENTRIES].tolist()):
         if entry & MARKS:
             at = (table >> 3) + index
-            if words[at] & PRESENT and entry & MARKS & ~words[at]:
+            if words[at] & OWNED and entry & MARKS & ~words[at]:
                 words[at] |= entry & MARKS
 
 

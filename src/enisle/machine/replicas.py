@@ -21,14 +21,15 @@ from enisle.machine.nodes import NodeMemory
 
 ENTRIES = 512
 PRESENT, WRITABLE, HUGE_LEAF, NX = Pte.PRESENT, Pte.WRITABLE, Pte.HUGE, Pte.NX
+OWNED = PRESENT | Pte.HELD
 MARKS = Pte.ACCESSED | Pte.DIRTY
 NOT_MARKS = ((1 << 64) - 1) & ~MARKS
 ONE_EACH = sum(1 << 64 * index for index in range(ENTRIES))
 """A number with 1 in each of 512 words: what a whole table's words are multiplied or masked with at once."""
 ALL_MARKS = ONE_EACH * MARKS
 SUPERVISOR_INDEX = 256
-LOW, HIGH = 8, 32
-"""Tables kept ready per node: filled up to HIGH when fewer than LOW are left (and the node has room)."""
+MOST_READY = 32
+"""Tables kept ready per node, in a large machine."""
 
 Notice = Callable[[int, int, "array[int]"], None]
 """Told of level, index and entries that were written: the emulator watches what becomes executable."""
@@ -43,6 +44,10 @@ class TableStore:
         self.nodes = memory.nodes
         self.lock = threading.Lock()
         self.ready: list[list[Gpa]] = [[] for _ in range(self.nodes)]
+        self.high = max(1, min(MOST_READY, memory.part_frames // 16))
+        """Tables kept ready per node: filled up to `high` when few are left, while the node has room."""
+        self.away: set[Gpa] = set()
+        """Tables that lie on another node than their own."""
         self.tables = 0
         """Tables in use, copies included."""
         self.first_copies = 0
@@ -64,13 +69,15 @@ class TableStore:
         """Return an empty table for `node`: on it, or on another while it is full (counted). Raises OutOfMemory."""
         with self.lock:
             ready = self.ready[node]
-            if len(ready) < LOW:
-                ready += self.memory.take_on(node, HIGH - len(ready))
+            if len(ready) <= self.high // 4:
+                ready += self.memory.take_on(node, self.high - len(ready))
             if ready:
                 table = ready.pop()
             else:
                 table = self._take_elsewhere(node)
-                self.fallbacks += 1
+                if self.memory.node_of(table) != node:
+                    self.away.add(table)
+                    self.fallbacks += 1
             self.frames.add(table, node, level, owner)
             self.tables += 1
             self.per_node[node] += 1
@@ -88,12 +95,19 @@ class TableStore:
             self.per_node[self.frames.node(table)] -= 1
             self.frames.remove(table)
             self.tables -= 1
+            self.away.discard(table)
             where = self.memory.node_of(table)
-            if 0 <= where < self.nodes and len(self.ready[where]) < HIGH:
+            if 0 <= where < self.nodes and len(self.ready[where]) < self.high:
                 self.memory.words[table >> 3 : (table >> 3) + ENTRIES] = EMPTY  # type: ignore[index]  # 'Q' too
                 self.ready[where].append(table)
                 return
         self.memory.release(table, 1)
+
+    def may_go_home(self) -> bool:
+        """Return whether a table that lies on a foreign node could be moved to its own now."""
+        with self.lock:
+            homes = {self.frames.node(table) for table in self.away}
+        return any(self.ready[node] or self.memory.room(node) > 0 for node in homes)
 
     def displaced(self, table: Gpa) -> bool:
         """Return whether the table lies on another node than the one that walks it."""
@@ -263,7 +277,7 @@ class ReplicatedTables:
         """Return the entry, with the accessed and dirty bits of all copies."""
         words = self._words
         entry = words[(table >> 3) + index]
-        if self.nodes and entry & PRESENT:
+        if self.nodes and entry & OWNED:
             for copy in self._frames.ring(table)[1:]:
                 entry |= words[(copy >> 3) + index] & MARKS
         return entry

@@ -9,17 +9,17 @@ ours, then those of tables and memory.
 import threading
 from typing import TYPE_CHECKING, Any
 
-from enisle.abi.types import PAGE, Gpa
-from enisle.abi.x86 import PTE_ADDRESS, Pte
+from enisle.abi.types import Gpa
+from enisle.abi.x86 import Pte
 from enisle.errors import InvalidRequest
-from enisle.machine import layout, replica_trees
+from enisle.machine import layout, replica_trees, replication_view
 from enisle.machine.memory import OutOfMemory
 from enisle.machine.nodes import check_mask
 from enisle.machine.pagetables import AddressSpace, Shadows
 from enisle.machine.processor import Processor
 from enisle.machine.replica_check import verify
-from enisle.machine.replicas import ENTRIES, HUGE_LEAF, PRESENT, TableStore
-from enisle.records import Record
+from enisle.machine.replicas import PRESENT, TableStore
+from enisle.machine.replication_view import ReplicationStatistics, TreesView
 
 if TYPE_CHECKING:
     from enisle.machine.replication_auto import Pilot
@@ -27,74 +27,6 @@ if TYPE_CHECKING:
 LIMBO = 128
 """Tables that may wait to be freed."""
 MODES = ("off", "eager", "lazy", "auto", "migrate")
-
-
-class ReplicationStatistics(Record):
-    """Counters of a machine's page tables. Sizes in bytes; tuples are indexed by node."""
-
-    mode: str
-    nodes: int
-    spaces: int
-    tables: int
-    """First copies."""
-    replicas: int
-    """Further copies."""
-    node_tables: tuple[int, ...]
-    """Tables that each node's processors walk."""
-    node_table_bytes: tuple[int, ...]
-    node_memory_bytes: tuple[int, ...]
-    """Memory taken from each node, tables included."""
-    ring_hops: int
-    writes: int
-    """Entries written, in all copies."""
-    flushes: int
-    fallbacks: int
-    """Tables that were put on a foreign node because their own was full."""
-    repairs: int
-    """Tables that have been brought home since."""
-    refused: int
-    """Copies that were wanted and not made, for want of memory."""
-    fills: int
-    """Entries that lazy copies have got by faults."""
-    shootdowns: int
-    """Of lazy copies: nodes that had to forget a translation."""
-    spared: int
-    """Nodes that had never had it."""
-    toggles: int
-    """Changes of an address space between one tree and several."""
-    migrations: int
-    """First copies that have moved to another node."""
-    machines: int
-    """Virtual machines of the hypervisor, each with its own nested or shadow tables."""
-    bound_nodes: int
-    """Nodes whose memory is bound to a node of the host, as a mask."""
-
-
-class TableView(Record):
-    """One copy of one table, with what it links."""
-
-    gpa: int
-    level: int
-    node: int
-    """Whose processors walk it."""
-    memory_node: int
-    """Where it lies."""
-    successor: int
-    """The next copy in its ring; itself when there is one copy."""
-    present: int
-    """Entries in use."""
-    leaves: int
-    """Of those, pages (of 4 KiB or 2 MiB)."""
-    children: "tuple[TableView, ...]"
-
-
-class TreesView(Record):
-    """The trees of one address space."""
-
-    home: int
-    lazy: bool
-    trees: "dict[int, TableView]"
-    """By node."""
 
 
 class Replication:
@@ -157,6 +89,8 @@ class Replication:
             if pooled:
                 self._pooled.add(space)
             self._empty_limbo(LIMBO)
+        if self.store.may_go_home():
+            self.repair()
 
     def _empty_limbo(self, most: int = 0) -> None:
         """Free the pages that only old shadows may lead to. Requires: our lock."""
@@ -409,55 +343,13 @@ class Replication:
 
     def statistics(self) -> ReplicationStatistics:
         """Return what there is and what was done since the machine began."""
-        store, memory = self.store, self.memory
-        with self.lock, store.lock:
-            spaces = len(self._spaces)
-        first = store.first_copies
-        return ReplicationStatistics(
-            self.mode,
-            self.nodes,
-            spaces,
-            first,
-            store.tables - first,
-            tuple(store.per_node),
-            tuple(count * PAGE for count in store.per_node),
-            tuple((memory.part_frames - memory.room(node)) * PAGE for node in range(self.nodes)),
-            store.frames.hops,
-            store.writes,
-            memory.flushes,
-            store.fallbacks,
-            store.repairs,
-            self.refused,
-            store.fills,
-            store.shootdowns,
-            store.spared,
-            self.toggles,
-            self.migrations,
-            self.machines,
-            memory.bound,
-        )
+        with self.lock:
+            return replication_view.statistics(self, len(self._spaces))
 
     def describe(self, space: AddressSpace) -> TreesView:
         """Return the trees of a space as they stand, a tree for each node that has one of its own."""
         with self._locked(space):
-            ops = replica_trees.tables_of(space)
-            roots = {node: ops.root_on(space.table, node) for node in (ops.home, *ops.nodes)}
-            return TreesView(ops.home, ops.lazy, {node: self._view(root) for node, root in sorted(roots.items())})
-
-    def _view(self, table: int) -> TableView:
-        frames, level = self.store.frames, self.store.frames.level(table)
-        present = leaves = 0
-        children: list[TableView] = []
-        for entry in self.memory.words[table >> 3 : (table >> 3) + ENTRIES].tolist():
-            if entry & PRESENT:
-                present += 1
-                child = entry & PTE_ADDRESS
-                if level and not entry & HUGE_LEAF and frames.is_table(child):
-                    children.append(self._view(child))
-                else:
-                    leaves += 1
-        successor, where = frames.successor(table), self.memory.node_of(table)
-        return TableView(table, level, frames.node(table), where, successor, present, leaves, tuple(children))
+            return replication_view.describe(space)
 
     def root_on(self, space: AddressSpace, node: int) -> Gpa:
         """Return the root that processors of `node` walk."""
