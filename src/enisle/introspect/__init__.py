@@ -8,15 +8,21 @@ when first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from enisle.introspect.breakpoints import Hit as Hit
+    from enisle.introspect.breakpoints import address_of as address_of
+    from enisle.introspect.breakpoints import wait_until as wait_until
+    from enisle.introspect.breakpoints import watch as watch
     from enisle.introspect.cache import cache_directory as cache_directory
     from enisle.introspect.dump import open_saved as open_saved
     from enisle.introspect.dump import state_of as state_of
     from enisle.introspect.facts import Fact as Fact
     from enisle.introspect.facts import Facts as Facts
     from enisle.introspect.facts import Witness as Witness
+    from enisle.introspect.gdb import Debugger as Debugger
     from enisle.introspect.integrity import Baseline as Baseline
     from enisle.introspect.integrity import Finding as Finding
     from enisle.introspect.integrity import Report as Report
+    from enisle.introspect.live import LiveGuest as LiveGuest
     from enisle.introspect.memory import Guest as Guest
     from enisle.introspect.memory import Overlay as Overlay
     from enisle.introspect.memory import PhysicalMemory as PhysicalMemory
@@ -29,11 +35,14 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Baseline": "integrity",
+    "Debugger": "gdb",
     "Fact": "facts",
     "Facts": "facts",
     "Finding": "integrity",
     "Guest": "memory",
+    "Hit": "breakpoints",
     "Introspection": "session",
+    "LiveGuest": "live",
     "Overlay": "memory",
     "PhysicalMemory": "memory",
     "Process": "processes",
@@ -43,9 +52,12 @@ _PLACES = {
     "Unmapped": "memory",
     "Unsupported": "memory",
     "Witness": "facts",
+    "address_of": "breakpoints",
     "cache_directory": "cache",
     "open_saved": "dump",
     "state_of": "dump",
+    "wait_until": "breakpoints",
+    "watch": "breakpoints",
 }
 __all__ = [*_PLACES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
 

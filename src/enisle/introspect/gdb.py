@@ -69,8 +69,8 @@ class Debugger:
             raise GuestError("the guest ended while it was watched", answer.decode("ascii", "replace"))
         if answer[:1] not in (b"T", b"S"):
             raise HostError("the debugger's stub says what was not asked", answer[:60].decode("ascii", "replace"))
-        pairs = dict(part.partition(b":")[::2] for part in answer[3:].split(b";") if b":" in part)
-        return Stop(int(answer[1:3], 16), pairs.get(b"thread", b"1").decode())
+        thread = next((part[7:] for part in answer[3:].split(b";") if part.startswith(b"thread:")), b"1")
+        return Stop(int(answer[1:3], 16), thread.decode("ascii", "replace"))
 
     def interrupt(self) -> Stop | None:
         """Stop the guest (a break)."""
@@ -82,7 +82,9 @@ class Debugger:
         self.ask(f"Hg{thread}")
         content = self.ask("g")
         try:
-            values = [int.from_bytes(bytes.fromhex(content[16 * n : 16 * n + 16].decode()), "little") for n in range(17)]
+            values = [
+                int.from_bytes(bytes.fromhex(content[16 * n : 16 * n + 16].decode()), "little") for n in range(17)
+            ]
         except ValueError:
             raise HostError("the debugger's stub told no registers", content[:60].decode("ascii", "replace")) from None
         return dict(zip(REGISTERS, values, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enisle.errors import InvalidRequest
+from enisle.errors import HostError, InvalidRequest
 from enisle.introspect.decode import Decoder, Imm
 from enisle.introspect.facts import FUNCTION
 from enisle.introspect.image import KERNEL_END, KERNEL_START, Gate, Image, read_gates
@@ -63,9 +63,12 @@ class Baseline(Record):
     """(address, content) of what must not change: code and read-only data."""
 
     def save(self, path: Path) -> None:
-        """Write it to a file."""
+        """Write it to a file. Raises HostError."""
         told = self._asdict() | {"runs": [[at, zlib.compress(content, 1).hex()] for at, content in self.runs]}
-        path.write_text(json.dumps(told))
+        try:
+            path.write_text(json.dumps(told))
+        except OSError as error:
+            raise HostError(f"cannot write the baseline {path}", error.strerror or "") from error
 
     @classmethod
     def load(cls, path: Path) -> "Baseline":

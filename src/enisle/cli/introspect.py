@@ -1,0 +1,176 @@
+"""`enisle introspect TARGET VIEW`: what a guest's kernel does, found from outside without symbols.
+
+TARGET is a running machine (`enisle vm ps`) or a saved one (a directory of `enisle vm dump`, or a memory image with
+its registers beside it). This file joins the machines of `linuxvm` with `introspect`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enisle.cli.introspect_rows import HEADS, ROWS, report_lines, status_line
+from enisle.cli.options import Options
+from enisle.cli.output import mutter, plain, say, table
+from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.introspect import Baseline, Introspection, LiveGuest, cache_directory, open_saved
+
+if TYPE_CHECKING:
+    from enisle.introspect import Guest
+    from enisle.linuxvm import VirtualMachine
+
+VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check", "watch")
+FOUND = 1
+"""Exit status of `check` when something is not as it must be."""
+
+
+def introspect(options: Options) -> int:
+    """Show one view. Returns 1 when a check found something."""
+    if len(options.words) < 2:
+        raise InvalidRequest("introspect needs a target and a view", ", ".join(VIEWS), "enisle introspect NAME ps")
+    target, view = options.words[:2]
+    if view not in VIEWS:
+        raise InvalidRequest(f"there is no view {view!r}", f"views: {', '.join(VIEWS)}", "enisle introspect --help")
+    if (view == "watch") != (len(options.words) == 3):
+        raise InvalidRequest("watch takes one function, other views none", hint="enisle introspect NAME watch FUNCTION")
+    guest, machine = _open(target)
+    session = Introspection.attach(guest, _progress(), not options.without_exports, cache_directory())
+    for note in session.notes:
+        mutter(f"enisle: note: {note}\n")
+    if view == "check":
+        return _check(session, options)
+    if view == "watch":
+        return _watch(session, machine, options)
+    return _show(session, view, options)
+
+
+def _open(target: str) -> "tuple[Guest, VirtualMachine | None]":
+    """Return the guest, and the machine when it runs. Raises NotFound."""
+    if Path(target).exists():
+        return open_saved(target), None
+    from enisle.linuxvm import VirtualMachine
+
+    try:
+        machine = VirtualMachine.find(target)
+    except NotFound as error:
+        hint = "enisle vm ps lists machines; enisle vm dump saves one"
+        raise NotFound(f"there is nothing to look into called {target}", error.message, hint) from error
+    return LiveGuest(machine), machine
+
+
+def _progress() -> Callable[[str], None]:
+    """Return what tells stages on a terminal, once they take longer than people like to wait."""
+    began = time.monotonic()
+    if not sys.stderr.isatty():
+        return lambda stage: None
+
+    def tell(stage: str) -> None:
+        if time.monotonic() - began > 0.3:
+            mutter(f"\r\x1b[Klooking: {stage} …" if stage != "consensus" else "\r\x1b[K")
+
+    return tell
+
+
+# ---- views -----------------------------------------------------------------------------------------------------------
+
+
+def _show(session: Introspection, view: str, options: Options) -> int:
+    aligned = sys.stdout.isatty()
+    while True:
+        began, before = time.perf_counter(), len(session.pauses)
+        records, troubles = _read(session, view, options.live)
+        paused = sum(pause.seconds for pause in session.pauses[before:])
+        if options.json:
+            value: dict[str, Any] = {
+                "view": view,
+                "rows": [_plain(record) for record in records],
+                "incomplete": troubles,
+            }
+            value["paused_seconds"] = paused
+            say(json.dumps(value) + "\n")
+        else:
+            rows = [[plain(cell) for cell in ROWS[view](record)] for record in records]
+            say(("\x1b[H\x1b[2J" if aligned and options.watch else "") + table(HEADS[view], rows, aligned))
+            for trouble in troubles:
+                mutter(f"enisle: incomplete: {plain(trouble)}\n")
+            if aligned:
+                mutter(status_line(len(rows), time.perf_counter() - began, paused))
+        if not options.watch:
+            return 0
+        time.sleep(options.interval)
+
+
+def _read(session: Introspection, view: str, live: bool) -> tuple[Sequence[Any], list[str]]:
+    """Return the records of a view, and why they are not all."""
+    if view in ("ps", "creds"):
+        if live:
+            result = session.processes_live()
+            torn = [f"torn: no two of {result.tries} readings agreed"] if result.torn else []
+            return result.value.processes, [*result.value.incomplete, *torn]
+        listed = session.processes()
+        return listed.processes, list(listed.incomplete)
+    if view == "lsmod":
+        modules = session.modules()
+        return modules.modules, [modules.incomplete] if modules.incomplete else []
+    readers: dict[str, Callable[[], Sequence[Any]]] = {
+        "facts": lambda: sorted(session.kernel.facts, key=lambda fact: (fact.kind, fact.name)),
+        "syscalls": session.syscalls,
+        "idt": session.gates,
+        "msr": session.msrs,
+        "locks": session.locks,
+    }
+    return readers[view](), []
+
+
+def _plain(record: Any) -> Any:
+    """Return what JSON can hold of a record."""
+    if hasattr(record, "_asdict"):
+        return {name: _plain(value) for name, value in record._asdict().items()}
+    if isinstance(record, tuple):
+        return [_plain(value) for value in record]  # pyright: ignore[reportUnknownVariableType]
+    return record
+
+
+def _check(session: Introspection, options: Options) -> int:
+    path = Path(options.baseline) if options.baseline else None
+    if path is not None and options.record:
+        session.baseline().save(path)
+        mutter(f"recorded the baseline {path}\n")
+        return 0
+    report = session.check(Baseline.load(path) if path is not None else None)
+    if options.json:
+        say(json.dumps(_plain(report) | {"clean": report.clean}) + "\n")
+    else:
+        say("".join(plain(line) + "\n" for line in report_lines(report)))
+    return 0 if report.clean else FOUND
+
+
+def _watch(session: Introspection, machine: "VirtualMachine | None", options: Options) -> int:
+    from enisle.introspect import Debugger, Hit, address_of, wait_until, watch
+
+    name = options.words[2]
+    address = address_of(session.kernel, name)
+    if machine is None:
+        raise StateError("a saved guest does not run", "there is nothing to stop", "watch a running machine")
+    if not machine.config.gdb:
+        why = f"{machine.name} was started without a debugger's socket"
+        raise StateError(f"{name} cannot be watched", why, "enisle vm run --gdb …")
+
+    def tell(hit: Hit) -> None:
+        arguments = ", ".join(f"{value:#x}" for value in hit.arguments)
+        if options.json:
+            say(json.dumps(hit._asdict() | {"function": name}) + "\n")
+        else:
+            say(f"{hit.number}\t{name}({arguments})\t{plain(hit.task)}\tprocessor {hit.processor}\n")
+
+    hits = 0
+    with machine.connect("gdb") as connection:
+        try:
+            hits = watch(session.kernel, Debugger(connection), address, tell, options.count or None,
+                         wait_until(options.seconds))  # fmt: skip
+        except KeyboardInterrupt:
+            pass
+    mutter(f"{name} ran {hits} times; the guest goes on\n")
+    return 0
