@@ -14,6 +14,7 @@ from enisle.machine.blocking.instructions import OF_FEATURE, Instruction
 from enisle.machine.blocking.query import Queries
 from enisle.machine.blocking.value import BlockingValue
 from enisle.machine.enforcement.guard import Guard
+from enisle.machine.enforcement.lacking import Lacking
 from enisle.machine.enforcement.opcodes import CODED, traps_of
 from enisle.machine.enforcement.pages import TextCache
 from enisle.machine.enforcement.perform import ProcessorAnswers
@@ -65,6 +66,8 @@ class Enforcement:
         self.forbidden_state = real & ~machine.queries.xcr0 & ~(X87_SSE | PKRU) if self.matrix.audit else 0
         """Components of the XSAVE area that no program may have in use."""
         self.counter_offset = 0
+        self.lacking = Lacking(machine.queries, machine.trap_code())
+        """What software executes because the processor cannot."""
         self._prepare()
 
     def _absent(self) -> frozenset[str]:

@@ -96,6 +96,9 @@ class Guard:
     def __init__(self, enforcement: "Enforcement", space: AddressSpace, release: Callable[[Gpa], None]) -> None:
         self.enforcement, self.space = enforcement, space
         self.pages = CodePages(space, enforcement.scanner, enforcement.text, release)
+        if enforcement.lacking.traps:
+            enforcement.lacking.traps.begin(space.root)
+            self.pages.traps = enforcement.lacking.traps
         self._slots: dict[int, Slot] = {}
         self._runs: dict[tuple[int, int], Run] = {}
         self._seen: dict[int, tuple[int, object]] = {}
@@ -115,6 +118,8 @@ class Guard:
         instruction = decode_at(code, 0, address)
         if event.vector == Vector.GP:
             return self._protected(program, instruction)
+        if instruction and event.vector == Vector.UD and self.enforcement.lacking.wants(instruction, gpr):
+            return self._in_software(program)
         length = instruction.length if instruction else 1
         if self.pages.is_changed(address, length) or self._is_judged(instruction, program.processor):
             gpr[RIP] = address
@@ -170,6 +175,8 @@ class Guard:
         if instruction is None:
             cut = len(code) < LONGEST
             return PageFault(Gva(gpr[RIP] + len(code)), False, True, False) if cut else ProcessorException(Vector.UD, 0)
+        if self.enforcement.lacking.wants(instruction, gpr):
+            return self._in_software(program)
         found = judge(self.enforcement.value, instruction, gpr)
         if found:
             return self._perform(program, instruction, found)
@@ -177,6 +184,15 @@ class Guard:
             outcome = transfer(instruction, self._context(program))
             return SYSCALL if is_system_call(instruction) else as_exit(outcome)
         return self._run(program, code, most)
+
+    def _in_software(self, program: Program) -> Exit | None:
+        """Execute what the processor lacks; #UD where no software is there for it."""
+        enforcement = self.enforcement
+        answers = enforcement.answers(program.processor, program.number)
+        outcome = enforcement.lacking.execute(self._context(program), answers, program.fetch)
+        if outcome is True:
+            return None
+        return as_exit(outcome) if outcome else ProcessorException(Vector.UD, 0)
 
     def _perform(self, program: Program, instruction: decoder.Instruction, found: Judgement) -> Exit | None:
         enforcement = self.enforcement
@@ -218,9 +234,13 @@ class Guard:
         known = self._runs.get(key) if most > 1 else None
         if known and code.startswith(known.source):
             return known
-        value = self.enforcement.value
+        value, lacking = self.enforcement.value, self.enforcement.lacking
         gpr = processor.gpr
-        run = plan(code, gpr, slot.address, self.enforcement.scanner, lambda it: judge(value, it, gpr) is None, most)
+
+        def is_harmless(it: decoder.Instruction) -> bool:
+            return judge(value, it, gpr) is None and not lacking.wants(it, gpr) and not lacking.misleads(it)
+
+        run = plan(code, gpr, slot.address, self.enforcement.scanner, is_harmless, most)
         if run and not run.lent and most > 1:
             if len(self._runs) >= RUNS_KEPT:
                 self._runs.clear()

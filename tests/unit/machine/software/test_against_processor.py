@@ -159,10 +159,15 @@ class Maker:
 
 
 @cache
-def makers(family: str) -> list[Maker]:
+def known() -> list[tuple[Maker, frozenset[str]]]:
+    """Return a maker of every encoding, and the features that its instances need."""
     rng = random.Random(0)
-    found = [Maker(encoding) for encoding in all_handlers() if encoding not in ELSEWHERE]
-    return [maker for maker in found if any(family in maker.make(rng)[1].features for _ in range(12))]
+    every = [Maker(encoding) for encoding in all_handlers() if encoding not in ELSEWHERE]
+    return [(maker, frozenset().union(*(maker.make(rng)[1].features for _ in range(12)))) for maker in every]
+
+
+def makers(family: str) -> list[Maker]:
+    return [maker for maker, features in known() if family in features]
 
 
 def cases(family: str, count: int, rng: random.Random) -> Iterator[tuple[Maker, Instruction, Case]]:
