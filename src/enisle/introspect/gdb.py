@@ -45,6 +45,8 @@ class Debugger:
         """Send a packet and return the answer. Raises HostError."""
         self._send(packet)
         answer = self._receive(patience)
+        while answer is not None and answer[:1] == b"T":  # a stop that was under way, such as that of connecting
+            answer = self._receive(patience)
         if answer is None:
             raise HostError("the debugger's stub does not answer", f"{packet!r} brought nothing in {patience:g} s")
         return answer
