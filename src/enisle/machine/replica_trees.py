@@ -12,6 +12,7 @@ from enisle.abi.x86 import PTE_ADDRESS
 from enisle.machine.memory import OutOfMemory
 from enisle.machine.pagetables import LEVEL_SHIFT, OWNED, AddressSpace
 from enisle.machine.replicas import (
+    ALL_MARKS,
     ENTRIES,
     HUGE_LEAF,
     MARKS,
@@ -54,6 +55,8 @@ def grow(space: AddressSpace, nodes: tuple[int, ...]) -> None:
     assert not ops.lazy, "lazy trees are filled, not grown"
     added = tuple(node for node in nodes if node != ops.home and node not in ops.nodes)
     made: list[int] = []
+    for node in added:
+        ops.store.reserve(node, space.table_count)
     try:
         for _, _, table in for_each_table(space):
             for node in added:
@@ -61,7 +64,7 @@ def grow(space: AddressSpace, nodes: tuple[int, ...]) -> None:
     except OutOfMemory:
         for copy in made:
             ops.store.frames.unlink(copy)
-            ops.store.give(Gpa(copy))
+        ops.store.give(*map(Gpa, made))
         raise
     ops.nodes = tuple(sorted((*ops.nodes, *added)))
 
@@ -193,14 +196,16 @@ def shrink(space: AddressSpace, nodes: tuple[int, ...], limbo: list[Gpa] | None 
         return
     if dropped:
         space.shadows.forget()  # or a later user of these pages would be walked by their old shadows
-    for copy in dropped:
-        ops.store.give(copy)
+    ops.store.give(*dropped)
 
 
 def keep_marks(ops: ReplicatedTables, copy: int, table: int) -> None:
     """Add the accessed and dirty bits of a copy to those of another."""
     words = ops.store.memory.words
-    for index, entry in enumerate(words[copy >> 3 : (copy >> 3) + ENTRIES].tolist()):
+    entries = words[copy >> 3 : (copy >> 3) + ENTRIES]
+    if not int.from_bytes(entries.tobytes(), "little") & ALL_MARKS:
+        return
+    for index, entry in enumerate(entries.tolist()):
         if entry & MARKS:
             at = (table >> 3) + index
             if words[at] & OWNED and entry & MARKS & ~words[at]:

@@ -18,6 +18,7 @@ from enisle.errors import InvalidRequest
 from enisle.machine.frames import FrameTable
 from enisle.machine.memory import OutOfMemory
 from enisle.machine.nodes import NodeMemory
+from enisle.machine.pagetables import frame_runs
 
 ENTRIES = 512
 PRESENT, WRITABLE, HUGE_LEAF, NX = Pte.PRESENT, Pte.WRITABLE, Pte.HUGE, Pte.NX
@@ -89,19 +90,29 @@ class TableStore:
                 return self.ready[other].pop()
         return self.memory.allocate_frame()
 
-    def give(self, table: Gpa) -> None:
-        """Take back a table that no ring, tree or shadow leads to any more."""
+    def reserve(self, node: int, count: int) -> None:
+        """Make ready what `node` is going to take, as far as it has room."""
         with self.lock:
-            self.per_node[self.frames.node(table)] -= 1
-            self.frames.remove(table)
-            self.tables -= 1
-            self.away.discard(table)
-            where = self.memory.node_of(table)
-            if 0 <= where < self.nodes and len(self.ready[where]) < self.high:
-                self.memory.words[table >> 3 : (table >> 3) + ENTRIES] = EMPTY  # type: ignore[index]  # 'Q' too
-                self.ready[where].append(table)
-                return
-        self.memory.release(table, 1)
+            ready = self.ready[node]
+            ready += self.memory.take_on(node, count - len(ready))
+
+    def give(self, *tables: Gpa) -> None:
+        """Take back tables that no ring, tree or shadow leads to any more."""
+        surplus: list[int] = []
+        with self.lock:
+            for table in tables:
+                self.per_node[self.frames.node(table)] -= 1
+                self.frames.remove(table)
+                self.away.discard(table)
+                where = self.memory.node_of(table)
+                if len(self.ready[where]) < self.high:
+                    self.memory.words[table >> 3 : (table >> 3) + ENTRIES] = EMPTY  # type: ignore[index]  # 'Q' too
+                    self.ready[where].append(table)
+                else:
+                    surplus.append(table | PRESENT)
+            self.tables -= len(tables)
+        for run in frame_runs(sorted(surplus)):
+            self.memory.release(*run)
 
     def may_go_home(self) -> bool:
         """Return whether a table that lies on a foreign node could be moved to its own now."""

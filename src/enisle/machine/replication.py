@@ -96,8 +96,8 @@ class Replication:
         """Free the pages that only old shadows may lead to. Requires: our lock."""
         if len(self._limbo) > most:
             self.shadows.forget()
-            while self._limbo:
-                self.store.give(self._limbo.pop())
+            self.store.give(*self._limbo)
+            self._limbo.clear()
 
     def spaces(self) -> list[AddressSpace]:
         with self.lock:
