@@ -115,6 +115,8 @@ REQUIRES: dict[str, frozenset[str]] = {
     for name, _, needs in (part.partition(":") for part in _NEEDS.replace("\n", "|").split("|") if part.strip())
 }
 """What each feature needs directly."""
+SVM_LEAF = 0x8000_000A
+REQUIRES |= {name: frozenset({"svm"}) for name, feature in FEATURES.items() if feature.leaf == SVM_LEAF}
 
 
 def _dependents() -> dict[str, frozenset[str]]:

@@ -135,7 +135,7 @@ class Queries:
         return max([XSAVE_LEGACY_SIZE, *(offset + size for offset, size in self.stored.values())])
 
     def _xsave_leaf(self, subleaf: int, answer: list[int]) -> list[int]:
-        if not self.value.strict and self.xcr0 == self.host.xcr0 and "xsave" in self.visible:
+        if "xsave" not in self.visible or (not self.value.strict and self.xcr0 == self.host.xcr0):
             return answer  # nothing is hidden: the processor's own words, disabled components too
         if subleaf == 0:
             return [answer[EAX], self.announced_xsave_size, self.announced_xsave_size, 0]

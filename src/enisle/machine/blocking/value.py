@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, reduce
 from typing import Any
 
-from enisle.abi.x86_features import FEATURES, GATES, KNOWN_LEAVES, NAMES, U32, XCR0_BITS, Register, dependents_of
+from enisle.abi.x86_features import BITS, FEATURES, GATES, KNOWN_LEAVES, NAMES, U32, XCR0_BITS, Register, dependents_of
 from enisle.machine.blocking.codes import CodeTable, merge, strictest, table
 from enisle.machine.blocking.instructions import (
     CODE_WIDTH,
@@ -83,8 +83,12 @@ class BlockingValue:
         kept = {place: mask & U32 for place, mask in (masks or {}).items() if mask & U32 != U32}
         if self._table(Instruction.RDPMC).freest == BLOCK:
             kept |= {(leaf, 0, register): 0 for leaf in PERFORMANCE_LEAVES for register in range(4)}
-        self.masks = kept
-        self.actions = self._derive(features or {})
+        hidden = {
+            name for place, mask in kept.items() for bit, name in BITS.get(place, {}).items() if not mask >> bit & 1
+        }
+        unnamed = {place: mask | sum(1 << bit for bit in BITS.get(place, ())) for place, mask in kept.items()}
+        self.masks = {place: mask for place, mask in unnamed.items() if mask != U32}
+        self.actions = self._derive({**(features or {}), **dict.fromkeys(hidden, BLOCK)})
         """The action of each feature that is not simply allowed."""
         self.calls = calls
         self.seconds = {number: second for number, second in (seconds or {}).items() if second.table != FREE}
