@@ -8,12 +8,14 @@ import socket
 import struct
 from typing import Any
 
-from enisle.errors import HostError, NotFound, StateError
+from enisle import errors
+from enisle.errors import GuestError, HostError, NotFound, StateError
 from enisle.island.channel import Channel, Message
 from enisle.island.child import rebuild
 from enisle.island.registry import Entry, connect, entries, open_place, place, sweep
 from enisle.records import Record
 
+REPORT, PARTS = ("kind", "message"), ("why", "hint", "exit_code")
 PATIENCE = 6.0
 """Seconds an island has to answer: more than it gives a slow client before us."""
 
@@ -119,13 +121,34 @@ def _ask(directory: int, entry: Entry, request: Message, timeout: float) -> Any:
             received = channel.receive()
         except OSError as error:
             raise silent from error
+        except (ValueError, AssertionError) as error:
+            raise _nonsense(entry) from error
         finally:
             os.close(namespace)
     if received is None:
         raise silent
-    if "error" in received[0]:
-        raise rebuild(received[0]["error"])
-    return received[0]["ok"]
+    return _read(entry, received[0])
+
+
+def _read(entry: Entry, answer: Any) -> Any:
+    """Return what was answered. Raises the error it tells of, GuestError for what no island of ours says."""
+    try:
+        if "ok" in answer:
+            return answer["ok"]
+        error = answer["error"]
+        if error["kind"] not in (*errors.__all__, "bug"):
+            raise _nonsense(entry)
+        rebuilt = rebuild(
+            {name: error[name] for name in (*REPORT, *(PARTS if error["kind"] != "bug" else ("report",)))}
+        )
+    except (LookupError, TypeError, AttributeError) as error:
+        raise _nonsense(entry) from error
+    raise rebuilt
+
+
+def _nonsense(entry: Entry) -> GuestError:
+    why = "what it answers is nothing an island says: it may be of another version, or have been taken over"
+    return GuestError(f"the island {entry.name!r} answers nonsense", why, f"end it: kill {entry.pid}")
 
 
 def _check_owner(peer: socket.socket, entry: Entry) -> None:

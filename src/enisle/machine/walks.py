@@ -77,6 +77,7 @@ class Walks:
         atomic.prepare()
         self.memory, self.nodes, self.node_of = memory, nodes, node_of
         self.node_of_processor: Callable[[Any], int] = lambda _processor: 0
+        self.model = CostModel()
         self.uncounted: Gpa | None = None
         """A root that is no guest's."""
         self.reset()
@@ -97,7 +98,7 @@ class Walks:
         reads = tuple(tuple(sum(self.reads[p][t]) for t in nodes) for p in nodes)
         total, local = sum(map(sum, reads)), sum(reads[node][node] for node in nodes)
         leaf = sum(self.reads[p][t][0] for p in nodes for t in nodes if p != t)
-        return WalkStatistics(self.walks, local, total - local, leaf, reads)
+        return WalkStatistics(self.walks, local, total - local, leaf, reads, self.model)
 
 
 class Walker:
