@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GENERAL = frozenset(("bmi1", "bmi2"))
 """VEX-encoded features that have to do with general registers alone."""
+ZMM_HIGH = 6
+"""The component of bits 256-511 of the vector registers (SDM 1 13.1)."""
 OF_XSAVE = frozenset(("xsave", "xsaveopt", "xsavec", "xgetbv1"))
 
 
@@ -34,6 +36,7 @@ class Lacking:
         self.features = queries.visible - queries.host.features
         if "osxsave" in self.features:  # CR4.OSXSAVE is clear: these are undefined (SDM 1 13.2)
             self.features |= OF_XSAVE & queries.visible
+        self.zmm_high = queries.host.layout().get(ZMM_HIGH, (None, 0))[0]
         self.executed = 0
 
     def wants(self, instruction: Instruction, gpr: Registers) -> bool:

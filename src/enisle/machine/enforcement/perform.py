@@ -67,8 +67,11 @@ class ProcessorContext:
         processor: Processor,
         read: Callable[[int, int], bytes],
         store: Callable[[Sequence[tuple[int, bytes]]], None],
+        zmm_high: int | None = None,
     ) -> None:
+        """`zmm_high`: where the processor's XSAVE area has bits 256-511 of the vector registers."""
         self.processor, self.read, self.store = processor, read, store
+        self._zmm_high = zmm_high
         self.gpr = processor.gpr
         self._vectors: VectorState | None = None
 
@@ -91,7 +94,7 @@ class ProcessorContext:
     @property
     def vectors(self) -> VectorState:
         if self._vectors is None:
-            self._vectors = VectorState(self.processor.xsave())
+            self._vectors = VectorState(self.processor.xsave(), self._zmm_high)
         return self._vectors
 
     def finish(self) -> None:

@@ -8,6 +8,7 @@ from enisle.machine.software.lanes import (
     by_element,
     by_lane,
     elements,
+    lanes_of,
     pack,
     saturated,
     unary,
@@ -79,6 +80,20 @@ def _madd_bytes(first: bytes, second: bytes) -> bytes:
 def _sum_of_differences(first: bytes, second: bytes) -> bytes:
     differences = [abs(a - b) for a, b in zip(first, second, strict=True)]
     return pack((sum(differences[at : at + 8]) for at in range(0, len(differences), 8)), 8)
+
+
+def _offset_sums(first: bytes, second: bytes, immediate: int) -> bytes:
+    """Return the sums of one quadruple of the second source against eight of the first, for one lane (MPSADBW)."""
+    start, block = 4 * (immediate >> 2 & 1), second[4 * (immediate & 3) :][:4]
+    windows = (first[start + index : start + index + 4] for index in range(8))
+    return pack((sum(abs(a - b) for a, b in zip(window, block, strict=True)) for window in windows), 2)
+
+
+def _multiple_sums(step: Step) -> None:
+    """VMPSADBW: bits 0-2 of the immediate for the lower lane, bits 3-5 for the upper."""
+    pairs = zip(lanes_of(step.first()), lanes_of(step.source(step.width)), strict=True)
+    parts = (_offset_sums(a, b, step.it.immediate >> 3 * lane) for lane, (a, b) in enumerate(pairs))
+    step.set_vector(step.it.reg, b"".join(parts))
 
 
 def _horizontal(size: int, function: Callable[[int, int], int], limit: Callable[[int], int]) -> Handler:
@@ -202,6 +217,7 @@ HANDLERS: dict[str, Handler] = {
     "VEX 66 0F F5": whole(_madd_words),
     "VEX 66 0F38 04": whole(_madd_bytes),
     "VEX 66 0F F6": whole(_sum_of_differences),
+    "VEX 66 0F3A 42": _multiple_sums,
     "VEX 66 0F38 01": _horizontal(2, _sum, lambda value: value),
     "VEX 66 0F38 02": _horizontal(4, _sum, lambda value: value),
     "VEX 66 0F38 03": _horizontal(2, _sum, saturated(2, True)),
