@@ -201,9 +201,8 @@ class Guard:
         answers = enforcement.answers(program.processor, program.number)
         return as_exit(perform(enforcement.value, answers, instruction, found, self._context(program)))
 
-    @staticmethod
-    def _context(program: Program) -> ProcessorContext:
-        return ProcessorContext(program.processor, program.read, program.store)
+    def _context(self, program: Program) -> ProcessorContext:
+        return ProcessorContext(program.processor, program.read, program.store, self.enforcement.lacking.zmm_high)
 
     def _run(self, program: Program, code: bytes, most: int) -> Exit | None:
         """Execute a run out of line."""
