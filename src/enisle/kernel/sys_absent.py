@@ -97,6 +97,7 @@ ABSENT: tuple[tuple[int, str, int, str], ...] = (
     (446, "landlock_restrict_self", ENOSYS, KERNEL_PARTS),
     (447, "memfd_secret", ENOSYS, KERNEL_PARTS),
     (448, "process_mrelease", ENOSYS, "no descriptors of processes"),
+    (450, "set_mempolicy_home_node", ENOSYS, NUMA),
 )
 
 
