@@ -178,8 +178,8 @@ verbs:
   baseline [DUMP…]     the value that all these hosts can be ("host" is this one)
   show VALUE…          what a value permits, or several together; --output writes it, --key signs it
   verify [VALUE]       how well each block holds here; exits with 5 when that is less than required
-  diff A B             features and functions that one has and the other has not: dumps, values, levels
-  fingerprint [SAVED]  what a guest depends on here; whether one that was saved may go on here (else 5)
+  diff A B             features and functions that only one has: dumps, values, levels
+  fingerprint [SAVED]  what guests depend on here; whether a saved one may go on here (else 5)
   levels               the built-in values, and which of them this host can be
 
 examples:

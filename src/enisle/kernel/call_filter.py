@@ -16,15 +16,16 @@ from enisle.errors import LinuxError
 from enisle.kernel import faults, handlers, signals
 from enisle.kernel.table import ARGUMENT_REGISTERS, LONGEST, Entry, KeepRegisters, Support
 from enisle.kernel.wait import MustLeave
-from enisle.machine import BlockingValue, Instruction, ProcessorException, Refusal
+from enisle.machine import ProcessorException
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
-    from enisle.machine import Registers
+    from enisle.machine import BlockingValue, Registers
 
 Refuse = Callable[["Thread"], int]
 SYSCALL_LENGTH, RESTART = 2, 219
-ERRNO = {Refusal.ENOSYS: ENOSYS, Refusal.EPERM: EPERM}
+CLONE3 = linux_syscalls.NUMBERS["clone3"]
+"""Its flags are in memory: it asks `check` when it has fetched them, so that nobody changes them in between."""
 
 
 class RefusedEntry(Entry):
@@ -50,10 +51,12 @@ class RefusedEntry(Entry):
 class CallFilter:
     """The entries of one kernel under one value."""
 
-    def __init__(self, value: BlockingValue) -> None:
-        self.value = value
+    def __init__(self, value: "BlockingValue") -> None:
+        from enisle.machine import Instruction, Refusal  # there are kernels without: their machine does not know them
+
+        self.value, self._errno = value, {Refusal.ENOSYS: ENOSYS, Refusal.EPERM: EPERM}
         trap = value.outcome(Instruction.SYSCALL)
-        self._refuse: dict[Refusal, Refuse] = {
+        self._refuse: dict[int, Refuse] = {
             Refusal.ENOSYS: lambda thread: -ENOSYS,
             Refusal.EPERM: lambda thread: -EPERM,
             Refusal.SIGSYS: send_sigsys,
@@ -71,17 +74,14 @@ class CallFilter:
         return handlers.find(number) if number < LONGEST else self._beyond
 
     def _entry(self, number: int) -> RefusedEntry | None:
-        refusal = self.value.refusal(number)
-        second = self.value.seconds.get(number)
-        plain = Refusal(self.value.calls.at(number))
+        plain = self.value.calls.at(number)
         if plain:
             return self._refused(number, plain)
-        if second is None or number == linux_syscalls.NUMBERS["clone3"]:  # clone3 asks `check` when it has its flags
-            assert not refusal or second, f"{number=} {refusal=}"
+        if number not in self.value.seconds or number == CLONE3:
             return None
         return self._guarded(number)
 
-    def _refused(self, number: int, refusal: Refusal) -> RefusedEntry:
+    def _refused(self, number: int, refusal: int) -> RefusedEntry:
         refuse = self._refuse[refusal]
         return RefusedEntry(number, lambda thread, registers: refuse(thread))
 
@@ -107,8 +107,8 @@ class CallFilter:
         Raises LinuxError or KeepRegisters.
         """
         refusal = self.value.refusal(number, argument)
-        if refusal in ERRNO:
-            raise LinuxError(ERRNO[refusal])
+        if refusal in self._errno:
+            raise LinuxError(self._errno[refusal])
         if refusal:
             self._refuse[refusal](thread)
 

@@ -118,7 +118,7 @@ class FakeProcess:
 
 
 def make_kernel() -> Any:
-    machine = SimpleNamespace(xsave_size=XSAVE_SIZE, xfeatures=XFEATURES)
+    machine = SimpleNamespace(xsave_size=XSAVE_SIZE, xfeatures=XFEATURES, queries=None, blocking=None)
     return SimpleNamespace(lock=threading.RLock(), processes_by_pid={}, threads={}, machine=machine)
 
 
