@@ -20,7 +20,7 @@ from enisle.introspect.lists import walk_list
 from enisle.introspect.memory import LSTAR, Guest, ProcessorState, Unmapped
 from enisle.introspect.modules import MODULE_AREA, Module, list_modules
 from enisle.introspect.patching import PatchSites
-from enisle.introspect.processes import ProcessList, family, list_processes
+from enisle.introspect.processes import ProcessList, TaskReader, family, list_processes
 from enisle.introspect.recipes import syscall_names
 from enisle.introspect.switch import RETURNS, Switch
 from enisle.introspect.walk import Walker
@@ -347,6 +347,8 @@ class _Judge:
 
     def _processes(self) -> bool:
         seen = self._seen
+        if TaskReader(self._kernel).missing:
+            return False
         for trouble in seen.processes.incomplete:
             self._find("task list", "tasks", trouble)
         if not seen.family:

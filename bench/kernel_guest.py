@@ -1,0 +1,137 @@
+"""A running test guest with its own view of itself: what introspection is measured and tested against."""
+
+import socket
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import guests
+
+from bench.btf import Btf
+from enisle.introspect import Fact, Introspection, LiveGuest, ProcessorState
+from enisle.linuxvm import VirtualMachine, VmConfig
+
+BOOT = 240.0
+"""Seconds a guest may take under TCG on a busy host."""
+STATES = {"task_struct.state": ("__state", "state")}
+CURRENT = ("current_task", "pcpu_hot", "const_current_task", "const_pcpu_hot")
+
+
+class TestGuest:
+    """One guest that has said it is ready."""
+
+    __test__ = False
+
+    def __init__(self, machine: VirtualMachine, console: socket.socket) -> None:
+        self.machine, self.guest = machine, LiveGuest(machine)
+        self._console = console
+        self._said = b""
+        self.oracle = guests.Oracle({})
+
+    def run(self, line: str, timeout: float = 60.0) -> str:
+        """Have the guest's shell do a line; return what it said."""
+        self._said = b""
+        self._console.sendall(line.encode() + b"\n")
+        return self._hear(b"=done", timeout)
+
+    def start(self, line: str) -> None:
+        """Have it do a line, and wait for nothing."""
+        self._console.sendall(line.encode() + b"\n")
+
+    def _hear(self, mark: bytes, timeout: float) -> str:
+        deadline = time.monotonic() + timeout
+        while mark not in self._said or b"\n" not in self._said[self._said.index(mark) :]:
+            self._console.settimeout(max(deadline - time.monotonic(), 0.01))
+            self._said += self._console.recv(65536)
+        return self._said.split(mark)[0].decode(errors="replace")
+
+    def dump(self) -> guests.Oracle:
+        """Ask for everything: symbols, types, tasks, modules."""
+        self.run("dump")
+        self.oracle = self._oracle()
+        return self.oracle
+
+    def ask(self) -> guests.Oracle:
+        """Ask for tasks and modules anew."""
+        self.run("ask; send")
+        return self._oracle()
+
+    def _oracle(self) -> guests.Oracle:
+        for _ in range(100):  # the port's file follows the guest
+            time.sleep(0.1)
+            oracle = guests.read_oracle(self.machine.port("oracle").read_bytes())
+            if "modules" in oracle.files:
+                return oracle
+        raise AssertionError("the guest's port stays silent")
+
+
+@contextmanager
+def running(name: str, append: str = "PROCESSES=200 MODULES=12", **settings: object) -> Generator[TestGuest]:
+    """Boot one of the pinned kernels."""
+    kernel = guests.get(name)
+    config = VmConfig(
+        kernel=str(kernel.image),
+        initrd=str(guests.initramfs(kernel)),
+        append=f"console=ttyS0 quiet {append}",
+        ports=("oracle",),
+        accelerator="tcg",
+        gdb=True,
+    )._replace(**settings)
+    with VirtualMachine.start(config) as machine:
+        with machine.console() as console:
+            guest = TestGuest(machine, console)
+            machine.wait_for_console("=ready", BOOT)
+            yield guest
+
+
+def wrong_facts(session: Introspection, oracle: guests.Oracle) -> list[Fact]:
+    """Return the facts that the guest's own symbols and types contradict."""
+    symbols, types = oracle.symbols(), Btf(oracle.btf)
+
+    def right(fact: Fact) -> bool:
+        if fact.kind == "offset":
+            structure, _, member = fact.name.partition(".")
+            return fact.value in [types.offset(structure, name) for name in STATES.get(fact.name, (member,))]
+        names = CURRENT if fact.kind == "per-cpu" else (fact.name,)
+        return any(fact.value in symbols.get(name, ()) for name in names)
+
+    return [fact for fact in session.kernel.facts if fact.value is not None and not right(fact)]
+
+
+def differing_tasks(session: Introspection, before: guests.Oracle, after: guests.Oracle) -> list[str]:
+    """Return the threads that the two views tell differently; `before` and `after` are the guest's own."""
+    ours = {
+        thread.tid: (p.tgid, p.ppid, _name(thread.comm), p.credentials.uid, p.credentials.euid, len(p.threads))
+        for p in session.processes().processes
+        for thread in p.threads
+    }
+    views = [
+        {t.pid: (t.tgid, t.ppid, _name(t.name), t.uid, t.euid, t.threads) for t in oracle.tasks()}
+        for oracle in (before, after)
+    ]
+    lasting = views[0].keys() & views[1].keys()
+    missing = [
+        f"{tid}: {ours.get(tid)} here, {views[0][tid]} there" for tid in lasting if views[0][tid] != ours.get(tid)
+    ]
+    unknown = [f"{tid}: {ours[tid]} here alone" for tid in ours.keys() - views[0].keys() - views[1].keys()]
+    return missing + [line for line in unknown if "cat" not in line]
+
+
+def _name(name: str) -> str:
+    """Return a name without what /proc adds to a worker's (fs/proc/array.c, proc_task_name)."""
+    return name.partition("-")[0].partition("+")[0][:15] if name.startswith("kworker") else name[:15]
+
+
+def in_user_mode(guest: TestGuest) -> list[ProcessorState]:
+    """Return the processors at a moment when all are in user mode; empty when that was not to be had."""
+    for _ in range(60):
+        with guest.machine.paused():
+            states = list(guest.guest.processors())
+            if all(state.cpl == 3 for state in states):
+                return states
+        time.sleep(0.05)
+    return []
