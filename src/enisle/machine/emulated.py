@@ -295,6 +295,8 @@ class EmulatedProcessor(Runner):
             self.gpr[RIP] -= INT_LENGTH
             return ProcessorException(Vector.GP, vector << 3 | 2)
         if vector == Vector.PF:
+            if self.gpr[RIP] in self._traps and self._engine.fault_address == self.gpr[RIP] - 1:
+                return ProcessorException(Vector.UD, 0)  # Unicorn looks where an empty block would have ended
             return PageFault(
                 self._engine.fault_address,  # type: ignore[arg-type]  # the processor's own word
                 bool(code & PageFaultError.WRITE),
