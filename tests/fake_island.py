@@ -193,10 +193,16 @@ class Kernel:
 def install() -> None:
     """Put the fakes where the island room looks for machine and kernel."""
     for name, contents in (
-        ("enisle.machine", {"Machine": Machine}),
+        ("enisle.machine", {"Machine": Machine, "node_mask": lambda text, nodes: 1}),
         (
             "enisle.kernel",
-            {"load_handlers": lambda: None, "Kernel": Kernel, "KernelConfig": KernelConfig, "Process": Process},
+            {
+                "load_handlers": lambda: None,
+                "Kernel": Kernel,
+                "KernelConfig": KernelConfig,
+                "Process": Process,
+                "processors_of": lambda processors, nodes: ((1 << processors) - 1,),  # nobody asks for nodes here
+            },
         ),
     ):
         module = ModuleType(name)
