@@ -12,6 +12,7 @@ from typing import Protocol
 
 from enisle.abi.types import FRAMES_PER_HUGE, HUGE, HUGE_MASK, HUGE_SHIFT, PAGE, PAGE_SHIFT, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, Pte
+from enisle.machine.layout import SYSCALL_STUB
 from enisle.machine.memory import GuestMemory, Run
 
 ENTRIES = 512
@@ -35,6 +36,7 @@ class PageTableOps(Protocol):
     def get_run(self, table: Gpa, index: int, count: int) -> list[int]: ...
     def root(self, table: Gpa) -> Gpa: ...
     def space(self) -> "PageTableOps": ...
+    def publish(self, space: "AddressSpace", gva: int) -> None: ...
 
     @property
     def tables(self) -> int: ...
@@ -84,6 +86,9 @@ class PlainPageTables:
     def space(self) -> "PageTableOps":
         """Return the tables of one more address space: the same for all."""
         return self
+
+    def publish(self, space: "AddressSpace", gva: int) -> None:
+        """Let every processor find the kernel's own page at `gva` without a fault; there is nothing to do."""
 
 
 def leaf_flags(read: bool, write: bool, execute: bool) -> int:
@@ -254,6 +259,8 @@ class AddressSpace:
                 continue
             entries = array("Q", range(frame | flags, (frame | flags) + (here << PAGE_SHIFT), PAGE))
             self.ops.set_run(self._leaf_table(address), first, entries)
+        if gva >= SYSCALL_STUB:
+            self.ops.publish(self, gva)
 
     def unmap(self, gva: Gva, count: int) -> None:
         """Remove the range's translations and drop their references (which flushes what nobody else uses)."""

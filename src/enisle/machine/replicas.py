@@ -18,7 +18,7 @@ from enisle.errors import InvalidRequest
 from enisle.machine.frames import FrameTable
 from enisle.machine.memory import OutOfMemory
 from enisle.machine.nodes import NodeMemory
-from enisle.machine.pagetables import frame_runs
+from enisle.machine.pagetables import AddressSpace, frame_runs
 
 ENTRIES = 512
 PRESENT, WRITABLE, HUGE_LEAF, NX = Pte.PRESENT, Pte.WRITABLE, Pte.HUGE, Pte.NX
@@ -190,6 +190,13 @@ class ReplicatedTables:
         for member in self._frames.ring(table):
             self._frames.unlink(member)
             self.store.give(Gpa(member))
+
+    def publish(self, space: AddressSpace, gva: int) -> None:
+        """Give lazy trees the kernel's page at `gva`: where SYSCALL leads, no fault may come. Raises OutOfMemory."""
+        if self.lazy and self.nodes:
+            from enisle.machine.replica_trees import publish
+
+            publish(space, gva)
 
     def root(self, table: Gpa) -> Gpa:
         return table

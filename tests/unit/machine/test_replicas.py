@@ -14,6 +14,7 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.errors import InvalidRequest
 from enisle.machine import replica_trees as trees
 from enisle.machine.frames import BrokenTables
+from enisle.machine.layout import SLOTS, SYSCALL_STUB
 from enisle.machine.memory import OutOfMemory
 from enisle.machine.nodes import NodeMemory
 from enisle.machine.pagetables import AddressSpace, leaf_flags
@@ -93,7 +94,7 @@ class ReplicatedSpacesMachine(SpacesMachine):
         if not ops.lazy or page not in self.models[which]:
             return
         try:
-            trees.open_root(space, node, 0x7FFF_F000_0000)
+            trees.open_root(space, node, SYSCALL_STUB)
             trees.fill(space, node, gva)
         except OutOfMemory:
             return
@@ -299,14 +300,14 @@ class TestLazily:
     ) -> None:
         for page in range(3):
             map_one(lazy, BASE + 2 * HUGE + page * PAGE)
-        trees.open_root(lazy, 2, 0x7FFF_F000_0000)
+        trees.open_root(lazy, 2, SYSCALL_STUB)
         assert trees.fill(lazy, 2, BASE + 2 * HUGE) == 3
         assert store.per_node == [4, 0, 4, 0]
 
     def test_only_pages_near_those_touched_are_there(self, lazy: AddressSpace, store: TableStore) -> None:
         for page in range(100):
             map_one(lazy, BASE + 2 * HUGE + page * PAGE)
-        trees.open_root(lazy, 1, 0x7FFF_F000_0000)
+        trees.open_root(lazy, 1, SYSCALL_STUB)
         trees.fill(lazy, 1, BASE + 2 * HUGE + 50 * PAGE)
         root = trees.tables_of(lazy).root_on(lazy.table, 1)
         there = [page for page in range(100) if walk(store.memory, root, BASE + 2 * HUGE + page * PAGE)]
@@ -316,16 +317,26 @@ class TestLazily:
         for page in (0, 100):
             map_one(lazy, BASE + 2 * HUGE + page * PAGE)
         for node in (1, 2, 3):
-            trees.open_root(lazy, node, 0x7FFF_F000_0000)
+            trees.open_root(lazy, node, SYSCALL_STUB)
         trees.fill(lazy, 3, BASE + 2 * HUGE)
         lazy.unmap(Gva(BASE + 2 * HUGE), 1)
         assert (store.shootdowns, store.spared) == (2, 2)  # home and node 3; not nodes 1 and 2
         lazy.unmap(Gva(BASE + 2 * HUGE + 100 * PAGE), 1)
         assert (store.shootdowns, store.spared) == (3, 5)
 
+    def test_pages_of_the_kernel_itself_are_there_without_a_fault(self, lazy: AddressSpace, store: TableStore) -> None:
+        map_one(lazy, SYSCALL_STUB)
+        trees.open_root(lazy, 1, SYSCALL_STUB)
+        root = trees.tables_of(lazy).root_on(lazy.table, 1)
+        assert walk(store.memory, root, SYSCALL_STUB) & PRESENT
+        map_one(lazy, SLOTS)  # later, as a call slot is
+        assert walk(store.memory, root, SLOTS) & PRESENT
+        lazy.unmap(Gva(SLOTS), 1)
+        assert walk(store.memory, root, SLOTS) == 0
+
     def test_what_a_node_has_not_asked_for_is_not_written_there(self, lazy: AddressSpace, store: TableStore) -> None:
         map_one(lazy, BASE)
-        trees.open_root(lazy, 1, 0x7FFF_F000_0000)
+        trees.open_root(lazy, 1, SYSCALL_STUB)
         lazy.protect(Gva(BASE), 1, leaf_flags(True, False, False))
         root = trees.tables_of(lazy).root_on(lazy.table, 1)
         assert walk(store.memory, root, BASE) == 0
