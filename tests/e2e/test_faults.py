@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import ENISLE, enisle
+from commandline import ENISLE, enisle, heed_signals
 from enisle import Island
 from enisle.errors import GuestError
 from enisle.island import child
@@ -218,11 +218,6 @@ def test_a_reader_that_leaves_ends_every_writer_with_sigpipe() -> None:
 
 
 # ---- the end at any moment -----------------------------------------------------------------------------------------
-
-
-def heed_signals() -> None:
-    """Undo what the tests' own caller may have ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Traces:

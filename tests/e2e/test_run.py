@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import ENISLE, enisle
+from commandline import ENISLE, enisle, heed_signals
 from onterminal import OnTerminal
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
@@ -173,12 +173,6 @@ def test_standard_descriptors_that_are_closed_are_closed_in_the_island() -> None
             assert codes[0] == codes[1], command
 
 
-def heed_signals() -> None:
-    """Undo what the tests' own caller may have ignored (a background job ignores SIGINT and SIGQUIT)."""
-    for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(signo, signal.SIG_DFL)
-
-
 def test_an_ignored_signal_stays_ignored() -> None:
     command = f"trap '' HUP; exec {ENISLE} run -- busybox sh -c 'echo ready; sleep 1; exit 4'"
     with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE) as process:
@@ -224,7 +218,11 @@ def test_a_program_may_handle_a_signal() -> None:
 def test_ctrl_c_at_any_moment_leaves_nothing_behind(delay: float) -> None:
     before = Path("/proc/self/mountinfo").read_text()
     process = subprocess.Popen(
-        [ENISLE, "run", "--", "busybox", "sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [ENISLE, "run", "--", "busybox", "sleep", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_signals,
     )
     time.sleep(delay)
     deadline = time.monotonic() + 10

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from commandline import heed_signals
+
 PREPARED = """
 import os, signal, sys
 from types import SimpleNamespace
@@ -35,6 +37,7 @@ def start(script: str, signo: int) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
+        preexec_fn=heed_signals,
     )
 
 
