@@ -34,14 +34,16 @@ class Choice(Record):
 
     handler: Handler
     length: int | None
-    group: int | None
-    modrm: int | None
+    group: int | None = None
+    modrm: int | None = None
+    memory: bool | None = None
 
     def fits(self, it: Instruction) -> bool:
         return (
             (self.length is None or self.length == it.l)
             and (self.group is None or self.group == it.group)
             and (self.modrm is None or self.modrm == it.modrm)
+            and (self.memory is None or self.memory == it.is_memory)
         )
 
 
@@ -64,7 +66,7 @@ def table() -> dict[Key, tuple[Choice, ...]]:
 
 
 def parse(encoding: str, handler: Handler) -> tuple[Key, Choice]:
-    """Return where a handler belongs: `[VEX|VEX.128] PREFIX MAP OPCODE [/REG | MODRM]`."""
+    """Return where a handler belongs: `[VEX|VEX.128] PREFIX MAP OPCODE [/REG [mem|reg] | MODRM]`."""
     words = encoding.split()
     is_vex = words[0].startswith(VEX.upper())
     length = LENGTHS.get(words.pop(0)) if is_vex else None
@@ -72,7 +74,8 @@ def parse(encoding: str, handler: Handler) -> tuple[Key, Choice]:
     group = int(rest[0][1:]) if rest and rest[0][0] == "/" else None
     modrm = int(rest[0], 16) if rest and rest[0][0] != "/" else None
     key = (VEX if is_vex else LEGACY, MAPS[map_name], int(opcode, 16), MANDATORY[prefix])
-    return key, Choice(handler, length, group, modrm)
+    memory = rest[1] == "mem" if len(rest) > 1 else None
+    return key, Choice(handler, length, group, modrm, memory)
 
 
 def find(instruction: Instruction) -> Handler | None:

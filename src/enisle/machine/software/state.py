@@ -105,8 +105,8 @@ def _load_control(step: Step, address: int, area: bytearray, present: bool) -> N
 
 
 HANDLERS = {
-    "np 0F AE /4": xsave,
-    "np 0F AE /5": xrstor,
-    "np 0F AE /6": xsave,
-    "np 0F C7 /4": xsavec,
+    "np 0F AE /4 mem": xsave,
+    "np 0F AE /5 mem": xrstor,
+    "np 0F AE /6 mem": xsave,
+    "np 0F C7 /4 mem": xsavec,
 }

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -294,3 +295,15 @@ def test_every_handler_is_reached_by_its_encoding() -> None:
     reached = {find(it) for maker, _ in known() for it in [maker.make(random.Random(1))[1]]}
     expected = {handler for encoding, handler in all_handlers().items() if encoding in {m.encoding for m, _ in known()}}
     assert expected <= reached
+
+
+def test_the_document_lists_what_there_is() -> None:
+    from software_instructions import render
+
+    written = (Path(__file__).parents[4] / "docs" / "software-instructions.md").read_text()
+    assert written == render(), "run: python tools/software_instructions.py > docs/software-instructions.md"
+
+
+def test_what_only_looks_like_an_instruction_in_software_is_left_alone() -> None:
+    for code in ("0faee8", "0faef0", "0fc730", "0fc738", "660fc730"):  # lfence, mfence, vmptrld, vmptrst, vmclear
+        assert find(at(code)) is None
