@@ -10,11 +10,13 @@ from enisle.island import Sighting, islands
 
 HEAD = ("NAME", "ID", "PID", "AGE", "MEMORY", "PROCESSORS", "PROCESSES", "PROGRAM")
 LONGEST_PROGRAM = 60
+PATIENCE = 2.5
+"""Seconds for each island: a stopped one is listed all the same."""
 
 
 def ps(options: Options) -> int:
     """Print one line for each island, in words or as JSON."""
-    running = islands()
+    running = islands(PATIENCE)
     if options.json:
         import json
 

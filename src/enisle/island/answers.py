@@ -158,7 +158,7 @@ def _replication(island: "IslandProcess", hatch: "Hatch", request: Request) -> R
     began = time.monotonic()
     if "mode" in request:
         nodes = request.get("nodes")
-        mask = node_mask(str(nodes), replication.nodes) if nodes else 0
+        mask = 0 if nodes is None else node_mask(str(nodes), replication.nodes)
         replication.set_mode(str(request["mode"])[:40], mask)
     spent = time.monotonic() - began
     return {**replication.statistics()._asdict(), "mask": list(replication.mask), "seconds": spent}
