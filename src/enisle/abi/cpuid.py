@@ -207,7 +207,7 @@ def _until(leaf: int, answers: Execute, last: Callable[[Answer], bool]) -> Itera
 def capture(answers: Execute, read_xcr0: Callable[[], int]) -> CpuidTable:
     """Ask a processor everything. `read_xcr0` is called when CPUID says OSXSAVE."""
     entries = {place: answers(*place) for place in queries(answers)}
-    osxsave = entries[1, 0][ECX] >> FEATURES["osxsave"].bit & 1
+    osxsave = entries.get((1, 0), ZERO)[ECX] >> FEATURES["osxsave"].bit & 1
     return CpuidTable(entries, read_xcr0() if osxsave else 0)
 
 

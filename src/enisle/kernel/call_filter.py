@@ -131,5 +131,5 @@ def raise_exception(thread: "Thread", vector: int, error_code: int) -> int:
     """Raise the program exception at the instruction. RCX and R11 are what SYSCALL made of them."""
     _need_own_thread(thread)
     thread.gpr[RIP] = thread.gpr[RIP] - SYSCALL_LENGTH
-    faults.exception(thread, ProcessorException(vector, error_code))
+    faults.deliver(thread, ProcessorException(vector, error_code))
     raise KeepRegisters
