@@ -12,7 +12,7 @@ from enisle.machine.enforcement.perform import ProcessorAnswers, ProcessorContex
 from enisle.machine.processor import Registers
 from enisle.machine.software.decode import Instruction
 from enisle.machine.software.features import features_of
-from enisle.machine.software.opcodes import VEX
+from enisle.machine.software.opcodes import VEX, Features
 from enisle.machine.software.run import Fetch, try_execute
 
 if TYPE_CHECKING:
@@ -37,10 +37,20 @@ class Lacking:
         if "osxsave" in self.features:  # CR4.OSXSAVE is clear: these are undefined (SDM 1 13.2)
             self.features |= OF_XSAVE & queries.visible
         self.zmm_high = queries.host.layout().get(ZMM_HIGH, (None, 0))[0]
+        self._wanted: dict[Features, bool] = {}
+        """Of VEX-encoded instructions, where features alone decide."""
         self.executed = 0
 
     def wants(self, instruction: Instruction, gpr: Registers) -> bool:
         """Return whether software executes the instruction instead of the processor."""
+        if instruction.encoding != VEX:
+            return self._examine(instruction, gpr)
+        wanted = self._wanted.get(instruction.features)
+        if wanted is None:
+            wanted = self._wanted[instruction.features] = self._examine(instruction, gpr)
+        return wanted
+
+    def _examine(self, instruction: Instruction, gpr: Registers) -> bool:
         needed = features_of(instruction)
         # The end of a page can hide which VEX instruction it is: the processor is stopped there all the same.
         stopped = self.traps is not None and instruction.encoding == VEX and not GENERAL.isdisjoint(needed)

@@ -5,6 +5,7 @@ processor lacks come in groups. Runs on the thread of the processor, which is st
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from enisle.abi.x86 import RIP
 from enisle.machine.software import execute as software
@@ -17,6 +18,12 @@ FETCHED = 4 * LONGEST
 
 Fetch = Callable[[int, int], bytes]
 """Address and size to executable bytes, at least one, fewer where execution must end. Raises Fault."""
+
+
+@lru_cache(4096)
+def known(code: bytes, address: int) -> Instruction | None:
+    """Return what `decode_at` finds; loops come by again."""
+    return decode_at(code, 0, address)
 
 
 def try_execute(
@@ -38,7 +45,7 @@ def try_execute(
                 code = fetch(start, FETCHED)
             except Fault:
                 break  # the processor finds out by itself
-        instruction = decode_at(code, offset, gpr[RIP])
+        instruction = known(code[offset : offset + LONGEST], gpr[RIP])
         if instruction is None or not is_wanted(instruction):
             break
         result = software.execute(instruction, context, answers)
