@@ -36,7 +36,7 @@ LATE = (
 )
 """Modules that Python or our kernel may first need in the middle of a call."""
 
-UNNEEDED = ("emulated", "findings", "node_machine", "replica_", "replication", "_")
+UNNEEDED = ("emulated", "findings", "node_machine", "replica_", "replication", "walks", "_")
 """The emulator and replicas are imported, whole, by the machine that needs them; findings are the doctor's."""
 LIBRARY = {
     "weakref": "weakref",
