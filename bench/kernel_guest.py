@@ -3,7 +3,7 @@
 import socket
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,8 +39,22 @@ class TestGuest:
         return self._hear(b"=done", timeout)
 
     def start(self, line: str) -> None:
-        """Have it do a line, and wait for nothing."""
+        """Have it do a line, and wait for nothing; `wait_for_done` does."""
+        self._said = b""
         self._console.sendall(line.encode() + b"\n")
+
+    def is_done(self) -> bool:
+        """Return whether the line started last has been done; does not wait."""
+        self._console.settimeout(0)
+        try:
+            self._said += self._console.recv(65536)
+        except BlockingIOError:
+            pass
+        return b"=done" in self._said
+
+    def wait_for_done(self, timeout: float = 30.0) -> str:
+        """Wait until the line started last has been done."""
+        return self._hear(b"=done", timeout)
 
     def _hear(self, mark: bytes, timeout: float) -> str:
         deadline = time.monotonic() + timeout
@@ -70,12 +84,17 @@ class TestGuest:
 
 
 @contextmanager
-def running(name: str, append: str = "PROCESSES=200 MODULES=12", **settings: object) -> Generator[TestGuest]:
-    """Boot one of the pinned kernels."""
+def running(
+    name: str,
+    append: str = "PROCESSES=200 MODULES=12",
+    files: Mapping[str, bytes] | None = None,
+    **settings: object,
+) -> Generator[TestGuest]:
+    """Boot one of the pinned kernels, with further executable files in its root."""
     kernel = guests.get(name)
     config = VmConfig(
         kernel=str(kernel.image),
-        initrd=str(guests.initramfs(kernel)),
+        initrd=str(guests.initramfs(kernel, files)),
         append=f"console=ttyS0 quiet {append}",
         ports=("oracle",),
         accelerator="tcg",

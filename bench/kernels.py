@@ -1,0 +1,193 @@
+"""Look into every pinned kernel and compare with what the guest says of itself: the matrix of SPECIFICATION.md.
+
+    python -m bench.kernels                     all kernels once, and the variants of one
+    python -m bench.kernels --only 7.2-cloud    one kernel
+    python -m bench.kernels --boots 10          one kernel ten times, each time elsewhere in memory
+
+Exit status 1 when a fact was wrong, a list differed, an export was missing, or a time was over its limit (--check).
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.kernel_guest import TestGuest, differing_tasks, guests, in_user_mode, running, wrong_facts
+from enisle.errors import EnisleError
+from enisle.introspect import Introspection
+from enisle.introspect.dump import SavedGuest
+
+APPEND = "PROCESSES=200 MODULES=12"
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "pti=on, 2 processors in user mode": ("pti=on", {"processors": 2}),
+    "4 levels": ("", {"cpu": "max,la57=off"}),
+    "no KASLR": ("nokaslr", {}),
+}
+ROUNDS = 10
+LIMITS = {"cold_s": 5.0, "cached_s": 0.5, "ps_ms": 100.0, "pause_ms": 250.0}
+Row = dict[str, object]
+
+
+def timed(work: Callable[[], object], rounds: int = 1) -> list[float]:
+    """Return the seconds that each of some rounds took."""
+    times: list[float] = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def measure(guest: TestGuest, where: Path) -> Row:
+    """Return everything that is told of one guest."""
+    oracle = guest.dump()
+    sessions: list[Introspection] = []
+    cold = timed(lambda: sessions.append(Introspection.attach(guest.guest, keep=where)))
+    cached = timed(lambda: Introspection.attach(guest.guest, keep=where))
+    session = sessions[0]
+    alone = Introspection.attach(guest.guest, use_exports=False)
+    ps = timed(session.processes, ROUNDS)
+    session.check()
+    pauses = [pause.seconds for pause in session.pauses]
+    before = guest.ask()
+    differing = differing_tasks(session, before, guest.ask())
+    facts = [fact for fact in session.kernel.facts if fact.value is not None]
+    wrong, wrong_alone = wrong_facts(session, oracle), wrong_facts(alone, oracle)
+    symbols, exports = oracle.symbols(), session.kernel.exports.by_name
+    told = {name.removeprefix("__ksymtab_") for name in symbols if name.startswith("__ksymtab_")}
+    patterns = {p: sum(any(w.pattern == p for w in f.witnesses) for f in facts) for p in ("P1", "P2", "P3", "P4")}
+    return {
+        "release": oracle.release,
+        "levels": session.kernel.space.levels,
+        "exports": len(exports),
+        "exports_wrong": sum(value not in symbols.get(name, ()) for name, value in exports.items()),
+        "exports_missing": len(told - exports.keys()),
+        "addresses": sum(fact.kind in ("global", "function") for fact in facts),
+        "offsets": sum(fact.kind == "offset" for fact in facts),
+        "confirmed": sum(fact.status == "confirmed" for fact in facts),
+        "conflicts": sum(fact.status == "conflict" for fact in session.kernel.facts),
+        "wrong": [fact.name for fact in wrong],
+        "alone": sum(fact.value is not None for fact in alone.kernel.facts),
+        "alone_wrong": [fact.name for fact in wrong_alone],
+        "alone_processes": len(alone.processes().processes),
+        "patterns": patterns,
+        "processes": len(session.processes().processes),
+        "differing": differing,
+        "modules": [module.name for module in session.modules().modules] == before.modules(),
+        "path": "switch" if session.kernel.dispatch.switch else "table",
+        "findings": [list(finding) for finding in session.check().findings],
+        "cold_s": max(cold),
+        "cached_s": max(cached),
+        "ps_ms": 1000 * _p95(ps),
+        "pause_ms": 1000 * max(pauses),
+        "relative": _relative(session),
+    }
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[max(int(0.95 * len(values)) - 1, 0)] if len(values) > 1 else values[0]
+
+
+def _relative(session: Introspection) -> dict[str, int]:
+    """Return the facts without the slide."""
+    start = session.kernel.image.start
+    return {
+        fact.name: fact.value - start if fact.kind in ("global", "function") else fact.value
+        for fact in session.kernel.facts
+        if fact.value is not None and fact.kind != "per-cpu"
+    }
+
+
+def one(name: str, label: str, where: Path, append: str = "", **settings: object) -> Row:
+    """Boot one kernel and measure it; what fails is told in the row."""
+    try:
+        with running(name, f"{APPEND} {append}".strip(), **settings) as guest:
+            if settings.get("processors"):
+                guest.run("(while :; do :; done) & (while :; do :; done) & true")
+                states = in_user_mode(guest)
+                frozen = SavedGuest(name, guest.guest.memory, states)
+                if not states or not Introspection.attach(frozen).kernel.exports.by_name:
+                    return {"kernel": label, "error": "the processors were never seen in user mode"}
+            return {"kernel": label} | measure(guest, where)
+    except (EnisleError, OSError, AssertionError) as error:
+        return {"kernel": label, "error": f"{type(error).__name__}: {error}"}
+
+
+def show(row: Row) -> None:
+    """Print one line of the table."""
+    if "error" in row:
+        print(f"{row['kernel']:34} {str(row['error']).splitlines()[0]}", flush=True)
+        return
+    bad = [*row["wrong"], *row["alone_wrong"]]  # type: ignore[misc]
+    print(
+        f"{row['kernel']:34} {row['levels']} {row['exports']:6} ({row['exports_wrong']}/{row['exports_missing']})"
+        f" {row['addresses']:4} {row['offsets']:3} ({len(bad)}) {row['processes']:4} ({len(row['differing'])})"  # type: ignore[arg-type]
+        f" {'=' if row['modules'] else '!'} {row['path']:6} {row['cold_s']:5.2f} {row['cached_s']:5.2f}"
+        f" {row['ps_ms']:6.1f} {row['pause_ms']:6.0f} {row['patterns']} {' '.join(bad)}",
+        flush=True,
+    )
+
+
+def failures(row: Row, times: bool) -> list[str]:
+    """Return what a row does not keep of what is promised."""
+    if "error" in row:
+        return [str(row["error"])]
+    found = [key for key in ("exports_wrong", "wrong", "alone_wrong", "differing", "findings") if row[key]]
+    found += [] if row["modules"] else ["modules"]
+    found += ["exports_missing"] if row["exports_missing"] > 0.001 * row["exports"] else []  # type: ignore[operator]
+    found += [key for key, least in (("addresses", 35), ("offsets", 14)) if row[key] < least]  # type: ignore[operator]
+    return found + [key for key, most in LIMITS.items() if times and row[key] > most]  # type: ignore[operator]
+
+
+def boots(name: str, count: int, where: Path) -> list[Row]:
+    """Boot one kernel again and again; facts must lie at the same places of the image."""
+    rows = [one(name, f"{name} boot {number + 1}", where) for number in range(count)]
+    first = rows[0].get("relative")
+    for row in rows[1:]:
+        if row.get("relative") != first:
+            row["wrong"] = ["facts differ from the first boot's"]
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
+    parser.add_argument("--only", metavar="NAME", action="append", help="this kernel (may be given often)")
+    parser.add_argument("--boots", type=int, default=0, help="boot the first kernel that often instead")
+    parser.add_argument("--variants", action="store_true", help="boot the first kernel in all variants instead")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--check", action="store_true", help="fail when a time is over its limit too")
+    options = parser.parse_args()
+    names = options.only or list(guests.read_manifest())
+    rows: list[Row] = []
+    print("kernel, levels, exports (wrong/missing), addresses, offsets (wrong), processes (differing), modules,")
+    print("dispatch, cold s, cached s, ps p95 ms, longest pause ms, facts by pattern", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        where = Path(directory)
+        if options.boots:
+            rows = boots(names[0], options.boots, where)
+            for row in rows:
+                show(row)
+        else:
+            for name in [] if options.variants else names:
+                rows.append(one(name, name, where))
+                show(rows[-1])
+            for label, (append, settings) in VARIANTS.items() if not options.only or options.variants else ():
+                rows.append(one(names[0], f"{names[0]}, {label}", where, append, **settings))
+                show(rows[-1])
+    good = [row for row in rows if "error" not in row]
+    if good:
+        print(f"cold: median {statistics.median(float(str(row['cold_s'])) for row in good):.2f} s")  # fmt: skip
+    failed = {str(row["kernel"]): found for row in rows if (found := failures(row, options.check))}
+    for kernel, found in failed.items():
+        print(f"NOT KEPT {kernel}: {', '.join(found)}", file=sys.stderr)
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
