@@ -87,12 +87,16 @@ def _check_words(config: VmConfig) -> None:
             f"there is no accelerator {config.accelerator!r}", f"known: {', '.join(ACCELERATORS)}", "--accelerator auto"
         )
     if "\0" in config.append or "\n" in config.append or len(config.append.encode()) > 2000:
-        raise InvalidRequest("the kernel cannot be given that command line", "it must be one line below 2,000 bytes")
+        raise InvalidRequest(
+            "the kernel cannot be given that command line", "it must be one line below 2,000 bytes", "--append TEXT"
+        )
     if config.cpu and not re.fullmatch(r"[A-Za-z0-9_.,=+-]+", config.cpu):
         raise InvalidRequest(f"{config.cpu!r} is no processor model", hint="qemu-system-x86_64 -cpu help")
     for port in config.ports:
         if not PORT.fullmatch(port) or config.ports.count(port) > 1:
-            raise InvalidRequest(f"a port cannot be called {port!r}", "small letters, digits and -, each name once")
+            raise InvalidRequest(
+                f"a port cannot be called {port!r}", "small letters, digits and -, each name once", "--port NAME"
+            )
 
 
 def _check_sizes(config: VmConfig) -> None:
@@ -105,7 +109,7 @@ def _check_sizes(config: VmConfig) -> None:
             f"a machine cannot have {config.processors} processors", f"1 to {MOST_PROCESSORS}", "--processors 2"
         )
     if len(config.disks) > MOST_DISKS:
-        raise InvalidRequest(f"a machine cannot have {len(config.disks)} disks", f"at most {MOST_DISKS}")
+        raise InvalidRequest(f"a machine cannot have {len(config.disks)} disks", f"at most {MOST_DISKS}", "--disk FILE")
 
 
 def check_kernel(path: str) -> None:
@@ -117,16 +121,21 @@ def check_kernel(path: str) -> None:
     if head[:4] == b"\x7fELF":
         if len(head) > 20 and struct.unpack_from("<H", head, 18)[0] in (3, 62):
             return  # a vmlinux with a PVH note, or a multiboot image; QEMU says no to others
-        raise InvalidRequest(f"{path} is no kernel for x86-64", "it is an ELF file of another processor")
+        raise InvalidRequest(
+            f"{path} is no kernel for x86-64", "it is an ELF file of another processor", "--kernel of x86-64"
+        )
     if b"\x02\xb0\xad\x1b" in head:
         return  # multiboot
-    what = "a Debian package" if head[:8] == b"!<arch>\n" else "a gzip file" if head[:2] == b"\x1f\x8b" else "none"
-    why = (
-        "it is empty"
-        if not head
-        else f"it has no boot header of Linux; it looks like {what}".replace("like none", "like no kernel")
-    )
-    raise InvalidRequest(f"{path} is not a kernel", why, "--kernel /boot/vmlinuz-…")
+    raise InvalidRequest(f"{path} is not a kernel", _what_else(head), "--kernel /boot/vmlinuz-…")
+
+
+def _what_else(head: bytes) -> str:
+    if not head:
+        return "it is empty"
+    for magic, what in ((b"!<arch>\n", "a Debian package: unpack it"), (b"\x1f\x8b", "a gzip file: unpack it")):
+        if head.startswith(magic):
+            return f"it is {what}"
+    return "it has no boot header: it looks like no kernel"
 
 
 def _read_head(path: str, what: str, size: int) -> bytes:

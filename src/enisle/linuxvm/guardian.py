@@ -45,8 +45,6 @@ def main(words: list[str]) -> int:
     except OSError as error:
         _tell(report, f"failed {error.filename or 'QEMU'}: {error.strerror}")
         return 1
-    for disk in disks:
-        os.close(disk)
     _tell(report, "started")
     status, asked = _guard(directory, record, alive)
     reason = _reason(directory, status, asked)
@@ -120,13 +118,13 @@ def _guard(directory: Path, record: state.MachineRecord, alive: int) -> tuple[in
         if alive in events and not asked:
             asked.append(0)
             watched.unregister(alive)
-        if asked and deadline is None:
-            deadline = time.monotonic() + PATIENCE
-            os.kill(record.qemu, signal.SIGTERM)
-        if deadline is not None and time.monotonic() > deadline:
-            os.kill(record.qemu, signal.SIGKILL)
-        trim(directory / state.PEN / "console.log")
-        resume_abandoned(directory)
+        if asked:
+            deadline = deadline or time.monotonic() + PATIENCE
+            # Again each time: until QEMU has its handler it does not hear it, as the first process of its name space.
+            os.kill(record.qemu, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+        if deadline is None:
+            trim(directory / state.PEN / "console.log")
+            resume_abandoned(directory)
 
 
 def trim(log: Path) -> None:
@@ -148,7 +146,7 @@ def resume_abandoned(directory: Path) -> None:
     """Let processors run again that somebody stopped for a moment and was killed before letting them go."""
     if not (directory / MARK).exists():
         return
-    from enisle.linuxvm.monitor import Monitor, lock_within
+    from enisle.linuxvm.monitor import execute_alone, lock_within
 
     try:
         lock = lock_within(directory / HOLD, 0)
@@ -156,8 +154,8 @@ def resume_abandoned(directory: Path) -> None:
         return  # its holder lives
     try:
         if (directory / MARK).exists():
-            with Monitor(directory / state.PEN / "qmp", timeout=TICK_MS / 1000) as monitor:
-                monitor.execute("cont")
+            # unshare(2): after CLONE_NEWPID this process can have no further threads, so not by `Monitor`.
+            execute_alone(directory / state.PEN / "qmp", "cont", TICK_MS / 1000)
             (directory / MARK).unlink(missing_ok=True)
     except EnisleError:
         pass  # QEMU is ending, or hangs: then nothing runs anyway

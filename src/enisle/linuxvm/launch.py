@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from enisle.linuxvm import state
 from enisle.linuxvm.accelerator import choose
 from enisle.linuxvm.configuration import VmConfig, to_record, validate
 from enisle.linuxvm.monitor import Monitor
-from enisle.linuxvm.qemu import find_qemu, version
+from enisle.linuxvm.qemu import find_qemu, open_disks, version
 
 PATIENCE = 60.0
 """Seconds QEMU has to answer its monitor: a second when the host is idle."""
@@ -94,20 +95,26 @@ class Started:
 
     def abandon(self) -> None:
         """Undo a start that failed."""
-        if self.record.detached and (record := state.try_read(self.directory)) and record.guardian:
-            try:
-                handle = os.pidfd_open(record.guardian)
-            except ProcessLookupError:
-                return
-            import signal
+        if self.attached:
+            self.close()
+            return
+        self.let_go()
+        deadline = time.monotonic() + PATIENCE
+        while state.is_alive(self.directory) and time.monotonic() < deadline:
+            record = state.try_read(self.directory)
+            if record is not None and record.guardian:
+                _ask_to_end(record.guardian)
+            time.sleep(0.02)
+        with state.registry():
+            if not state.is_alive(self.directory):
+                shutil.rmtree(self.directory, ignore_errors=True)
 
-            if state.is_alive(self.directory):
-                signal.pidfd_send_signal(handle, signal.SIGTERM)
-                select.select([handle], [], [], PATIENCE)
-            os.close(handle)
-            self.let_go()
-            shutil.rmtree(self.directory, ignore_errors=True)
-        self.close()
+
+def _ask_to_end(guardian: int) -> None:
+    try:
+        os.kill(guardian, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # just now
 
 
 def start(config: VmConfig, detached: bool, progress: Callable[[str], None]) -> Started:
@@ -154,7 +161,7 @@ def _spawn(
     directory: Path, record: state.MachineRecord, config: VmConfig, notes: tuple[str, ...], lock: int
 ) -> Started:
     with ExitStack() as inherited:
-        disks = [os.open(disk.path, os.O_RDWR if disk.writable else os.O_RDONLY) for disk in config.disks]
+        disks = open_disks(config)
         for disk in disks:
             inherited.callback(os.close, disk)
         report, report_there = os.pipe2(os.O_CLOEXEC)

@@ -162,6 +162,7 @@ class VirtualMachine:
         """
         self._require_alive()
         (self.directory / "stopping").touch()
+        patience = 2.0
         try:
             if not force:
                 with self.monitor() as monitor:
@@ -169,17 +170,18 @@ class VirtualMachine:
                         monitor.execute("system_powerdown")
                 if (reason := self.wait(timeout)) is not None:
                     return reason
-            with self.monitor(timeout=2.0) as monitor:
+            with self.monitor(timeout=1.0) as monitor:
                 monitor.execute("quit")
-        except (HostError, StateError):
-            pass  # it hangs, or ends already
-        if (reason := self.wait(2.0)) is None:
+        except StateError:
+            pass  # it ends already
+        except HostError:
+            patience = 0.0  # it hangs
+        if (reason := self.wait(patience)) is None:
             self._kill()
             reason = self.wait(5.0)
         if reason is None:
-            raise HostError(
-                f"{self.name} does not end", "even after SIGKILL: the host kernel holds it", "look at dmesg"
-            )
+            why = "even after SIGKILL: the host kernel holds it"
+            raise HostError(f"{self.name} does not end", why, "look at dmesg")
         return reason
 
     def _kill(self) -> None:
@@ -203,9 +205,13 @@ class VirtualMachine:
         state.remove(self.directory)
 
     def _require_alive(self) -> None:
-        if not self.is_alive:
-            reason = (state.try_read(self.directory) or self._record).reason or "it is gone"
-            raise StateError(f"the machine {self.name} has ended", reason, f"enisle vm rm {self.name}")
+        if self.is_alive:
+            return
+        record = state.try_read(self.directory)
+        told = self._started.wait(0) if self._started is not None and self._started.attached else None
+        reason = told or (record or self._record).reason or "it is gone"
+        hint = f"enisle vm rm {self.name}" if record else "enisle vm ps"
+        raise StateError(f"the machine {self.name} has ended", reason, hint)
 
     # ---- control ---------------------------------------------------------------------------------------------------
 

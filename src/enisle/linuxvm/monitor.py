@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from enisle.errors import HostError, StateError
 
@@ -91,20 +91,45 @@ class Monitor:
 
     def _run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         running = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self._timeout), _loop())
-        name = self._address.parent.parent.name
         try:
             # The loop watches the time; here only against a loop that is gone.
             return running.result(self._timeout + 5)
-        except (TimeoutError, concurrent.futures.TimeoutError) as error:
-            why = f"it did not answer within {self._timeout:g} seconds"
-            raise HostError(f"QEMU of {name} hangs", why, f"enisle vm stop --force {name}") from error
-        except ExecuteError as error:
-            raise StateError(f"QEMU of {name} refuses", str(error)) from error
-        except (ConnectError, QMPError, OSError, EOFError) as error:
-            why = f"its monitor is gone: {error}"
-            raise StateError(f"the machine {name} is not running", why, "enisle vm ps") from error
+        except Exception as error:
+            raise _explain(error, self._address.parent.parent.name, self._timeout) from error
         finally:
             running.cancel()  # when interrupted: nobody waits for it any more
+
+
+def execute_alone(address: Path, command: str, timeout: float) -> None:
+    """Execute one command in this thread, which has no event loop. Raises StateError or HostError."""
+
+    async def converse() -> None:
+        client = QMPClient("enisle")
+        directory = os.open(address.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await client.connect(f"/proc/self/fd/{directory}/{address.name}")
+            await client.execute(command)
+            await client.disconnect()
+        finally:
+            os.close(directory)
+
+    try:
+        asyncio.run(asyncio.wait_for(converse(), timeout))
+    except Exception as error:
+        raise _explain(error, address.parent.parent.name, timeout) from error
+
+
+def _explain(error: Exception, name: str, seconds: float) -> Exception:
+    """Return what to raise for an error of the library; a bug of ours stays what it is."""
+    if isinstance(error, (TimeoutError, concurrent.futures.TimeoutError)):
+        hint = f"enisle vm stop --force {name}"
+        return HostError(f"QEMU of {name} hangs", f"it did not answer within {seconds:g} seconds", hint)
+    if isinstance(error, ExecuteError):
+        return StateError(f"QEMU of {name} refuses", str(error))
+    # The library asserts that a connection it has just made still stands (0.0.6, AsyncProtocol.connect).
+    if isinstance(error, (QMPError, OSError, EOFError, AssertionError)):
+        return StateError(f"the machine {name} is not running", f"its monitor is gone: {error}", "enisle vm ps")
+    return error
 
 
 def lock_within(path: Path, seconds: float) -> int:
