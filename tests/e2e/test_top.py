@@ -211,6 +211,9 @@ def test_memory_by_node_and_copies_of_page_tables_are_shown() -> None:
         assert now["replicas"] > 0
         assert now["ring_hops"] > 0
         assert len(now["node_memory_bytes"]) == 2
+        assert now["remote_walks"] is None  # nobody looks
+        assert enisle("replicate", "web", "auto").returncode == 0
+        assert "remote walks/s: an estimate" in enisle("top", "web", "--once", "--memory").stdout
 
 
 def test_walks_are_counted_on_emulated_nodes_and_called_an_estimate() -> None:

@@ -83,10 +83,17 @@ def test_random_updates_bring_copies_and_churn_takes_them() -> None:
         updating = Spinning(guest, UPDATE)
         time.sleep(0.2)
         guest.replication.set_mode("auto")
+        seen: list[float] = []
+
+        def chosen() -> bool:
+            seen.append(guest.replication.statistics().remote_walks or 0.0)
+            return guest.replication.chosen(guest.space)
+
         try:
-            wait_for(lambda: guest.replication.chosen(guest.space), 6)
+            wait_for(chosen, 6)
         finally:
             updating.stop()
+        assert max(seen) > 1000  # walks per second from afar, estimated while there was one tree
         assert guest.replication.pilot
         assert guest.replication.pilot.failure is None
         assert len(guest.replication.describe(guest.space).trees) == 2
@@ -118,5 +125,6 @@ def test_nothing_is_copied_for_a_program_on_its_own_node() -> None:
         updating.stop()
         assert guest.replication.pilot
         assert guest.replication.pilot.looks > 2
+        assert guest.replication.statistics().remote_walks == 0.0
         assert not guest.replication.chosen(guest.space)
         guest.replication.set_mode("off")

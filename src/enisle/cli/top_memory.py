@@ -43,7 +43,9 @@ def _replication(now: dict[str, Any]) -> list[str]:
         f"{now['toggles']} toggles, {now['migrations']} migrations; {now['fallbacks']} tables on a foreign node, "
         f"{now['repairs']} brought home, {now['refused']} refused\n",
     )
-    return [table(HEAD, rows, sys.stdout.isatty()), *facts]
+    seen = now["remote_walks"]
+    looked = [] if seen is None else [f"        at least {seen:,.0f} remote walks/s: an estimate from accessed bits\n"]
+    return [table(HEAD, rows, sys.stdout.isatty()), *facts, *looked]
 
 
 def _walks(walks: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.machine import replica_trees
 from enisle.machine.pagetables import AddressSpace
 from enisle.machine.replicas import ENTRIES, HUGE_LEAF, PRESENT, WRITABLE, ReplicatedTables
-from enisle.machine.replication_policy import Judge, Prices, Seen
+from enisle.machine.replication_policy import Judge, Prices, Seen, walks
 
 if TYPE_CHECKING:
     from enisle.machine.replication import Replication
@@ -38,8 +38,14 @@ class Pilot:
         self._judges: dict[AddressSpace, Judge] = {}
         self._churn: dict[AddressSpace, tuple[float, int, int]] = {}
         """Time, entries and runs at the last look."""
+        self._remote: dict[AddressSpace, float] = {}
+        """Walks per second by processors whose node has no tree of its own, as last seen."""
         self._end = threading.Event()
         self._host = threading.Thread(target=self._run, name="page-tables", daemon=True)
+
+    def remote_walks(self) -> float:
+        """Return the estimated walks per second in tables on a foreign node: a lower bound, of what a look can see."""
+        return sum(list(self._remote.values()))
 
     def start(self) -> None:
         self._host.start()
@@ -70,12 +76,15 @@ class Pilot:
         self._churn[space] = now, ops.changes, ops.calls
         wanted = sum(node != ops.home for node in replication.mask)
         seen = Seen(now - before, touched, WINDOW, remote, ops.changes - entries, ops.calls - calls, wanted)
+        far = sum(node != ops.home and node not in ops.nodes for node in nodes) / len(nodes) if nodes else 0.0
+        self._remote[space] = walks(seen) * far
         judge = self._judges.setdefault(space, Judge(self.prices))
         if not self._end.is_set() and judge.look(seen) != replication.chosen(space):
             replication.choose(space, judge.on)
         for gone in set(self._judges) - set(replication.spaces()):
             del self._judges[gone]
             self._churn.pop(gone, None)
+            self._remote.pop(gone, None)
 
     def _touched(self, space: AddressSpace) -> float:
         """Return how many leaf entries of the whole space are accessed within the window, about."""

@@ -44,10 +44,14 @@ class Seen(Record):
     """Further copies there are, or would be."""
 
 
+def walks(seen: Seen) -> float:
+    """Return how many walks per second there are, at least: an estimate."""
+    return max(0.0, seen.touched - TLB_ENTRIES) / seen.window if seen.window else 0.0
+
+
 def gain(seen: Seen, model: Prices) -> float:
     """Return the seconds per second that own tables save, at least."""
-    walks = max(0.0, seen.touched - TLB_ENTRIES) / seen.window if seen.window else 0.0
-    return walks * seen.remote_share * (model.remote_ns - model.local_ns) * 1e-9
+    return walks(seen) * seen.remote_share * (model.remote_ns - model.local_ns) * 1e-9
 
 
 def price(seen: Seen, model: Prices) -> float:

@@ -52,6 +52,8 @@ class ReplicationStatistics(Record):
     """Virtual machines of the hypervisor, each with its own nested or shadow tables."""
     bound_nodes: int
     """Nodes whose memory is bound to a node of the host, as a mask."""
+    remote_walks: float | None
+    """In mode auto: walks per second in tables on a foreign node, estimated from accessed bits; else nobody looks."""
 
 
 class TableView(Record):
@@ -107,6 +109,7 @@ def statistics(replication: "Replication", spaces: int) -> ReplicationStatistics
         replication.migrations,
         replication.machines,
         memory.bound,
+        replication.pilot.remote_walks() if replication.pilot else None,
     )
 
 
