@@ -135,14 +135,15 @@ def test_a_table_of_500_adds_less_than_a_microsecond_a_call() -> None:
     calls = {number: int(Refusal.EPERM) for number in range(200, 460)}
     second = SecondLevel(table(0, {code: int(Refusal.EPERM) for code in range(240)}))
     chosen = CallFilter(BlockingValue(calls=table(0, calls), seconds={PRCTL: second}))
-    added = [measure(chosen.find) - measure(handlers.find) for _ in range(7)]
-    assert min(added) < 1.0
+    added = [measure(chosen.find, GETPID) - measure(handlers.find, GETPID) for _ in range(7)]
+    verdict = [measure(lambda code: chosen.value.refusal(PRCTL, code), 500) for _ in range(7)]
+    assert min(added) + min(verdict) < 1.0
 
 
-def measure(find: Any, rounds: int = 5000) -> float:
+def measure(ask: Any, argument: int, rounds: int = 5000) -> float:
     begin = time.perf_counter()
     for _ in range(rounds):
-        find(GETPID)
+        ask(argument)
     return (time.perf_counter() - begin) / rounds * 1e6
 
 

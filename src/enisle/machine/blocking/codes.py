@@ -37,6 +37,13 @@ class CodeTable(Record):
         return min([self.default, *(entry for _, entry in self.codes)])
 
 
+class SecondLevel(Record):
+    """Functions of one system call, told apart by an argument: equal to a code, or flags of which each bit counts."""
+
+    table: CodeTable = CodeTable()
+    flags: bool = False
+
+
 def table(default: int, codes: Mapping[int, int] | Iterable[tuple[int, int]] = ()) -> CodeTable:
     """Return a table in its one form."""
     entries = dict(codes)
@@ -56,3 +63,7 @@ def merge(
     """Return `both(a, b)` for every key of either; `missing` stands in for a side that has none."""
     keys = first.keys() | second.keys()
     return {key: both(first.get(key, missing), second.get(key, missing)) for key in keys}
+
+
+def strictest_second(first: SecondLevel, second: SecondLevel) -> SecondLevel:
+    return SecondLevel(strictest(first.table, second.table), first.flags or second.flags)

@@ -16,7 +16,8 @@ from enisle.errors import InvalidRequest, NotFound
 from enisle.machine.blocking import levels, templates
 from enisle.machine.blocking.admission import check_bootable
 from enisle.machine.blocking.instructions import REQUIRE, Action, Instruction, Refusal
-from enisle.machine.blocking.value import ARCHITECTURE, TABLES, VERSION, BlockingValue
+from enisle.machine.blocking.value import TABLES, BlockingValue
+from enisle.machine.blocking.wire import ARCHITECTURE, VERSION
 
 KIND = "blocking value"
 LARGEST = 1 << 20

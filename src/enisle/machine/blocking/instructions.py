@@ -104,6 +104,8 @@ class Instruction(StrEnum):
     MOVDIR = "movdir"
     SERIALIZE = "serialize"
 
+    __hash__ = str.__hash__  # pyright: ignore[reportAssignmentType]  # Enum's own is Python: a fifth of a judgement
+
 
 CODES: dict[Instruction, str] = {
     Instruction.CPUID: "leaf",

@@ -20,7 +20,8 @@ from enisle.machine.blocking.sections import (
     read_syscalls,
     word_in,
 )
-from enisle.machine.blocking.value import ARCHITECTURE, TABLES, BlockingValue
+from enisle.machine.blocking.value import TABLES, BlockingValue
+from enisle.machine.blocking.wire import ARCHITECTURE
 
 ACTIONS = {"allow": Action.ALLOW, "emulate": Action.EMULATE, "block": Action.BLOCK}
 KEYS = (

@@ -11,7 +11,8 @@ from functools import cached_property, reduce
 from typing import Any
 
 from enisle.abi.x86_features import BITS, FEATURES, GATES, KNOWN_LEAVES, NAMES, U32, XCR0_BITS, Register, dependents_of
-from enisle.machine.blocking.codes import CodeTable, merge, strictest, table
+from enisle.machine.blocking import wire
+from enisle.machine.blocking.codes import CodeTable, SecondLevel, merge, strictest, strictest_second
 from enisle.machine.blocking.instructions import (
     CODE_WIDTH,
     LEVELS,
@@ -24,12 +25,9 @@ from enisle.machine.blocking.instructions import (
     Outcome,
     Refusal,
 )
-from enisle.records import Record
 
 __all__ = ["Action", "BlockingValue", "CodeTable", "Instruction", "Outcome", "Refusal", "SecondLevel"]
 
-VERSION = 1
-ARCHITECTURE = "x86_64"
 ALLOW, EMULATE, BLOCK = Action.ALLOW, Action.EMULATE, Action.BLOCK
 XCR0_NAMES = frozenset(XCR0_BITS.values())
 PERFORMANCE = ("pdcm", "arch_perfmon_ext", "perfctr_core", "perfctr_nb", "perfctr_llc", "perfmon_v2")
@@ -45,13 +43,8 @@ TABLES = (
 )
 """Classes with a table of codes; the others follow from features, or are system calls."""
 FREE = CodeTable()
-
-
-class SecondLevel(Record):
-    """Functions of one system call, told apart by an argument: equal to a code, or flags of which each bit counts."""
-
-    table: CodeTable = FREE
-    flags: bool = False
+ACTIONS, REFUSALS = tuple(Action), tuple(Refusal)
+NOTHING: tuple[dict[int, int], int] = ({}, 0)
 
 
 class BlockingValue:
@@ -136,12 +129,17 @@ class BlockingValue:
                 if code < len(features)
                 else self.actions.get(features[0], ALLOW)
             )
-        action = Action(self._table(instruction).at(code))
+        codes, default = self._codes.get(instruction, NOTHING)
+        action = ACTIONS[codes.get(code, default)]
         if instruction is Instruction.CPUID and action == ALLOW and self.masks_answer(code, subcode & U32):
             return EMULATE
         if instruction is Instruction.XGETBV and action < BLOCK:
             return self._judge_xgetbv(code, action)
         return action
+
+    @cached_property
+    def _codes(self) -> dict[Instruction, tuple[dict[int, int], int]]:
+        return {instruction: (dict(entry.codes), entry.default) for instruction, entry in self.tables.items()}
 
     def _judge_xgetbv(self, code: int, action: Action) -> Action:
         needed = "osxsave" if code == 0 else "xgetbv1" if code == 1 else ""
@@ -174,12 +172,27 @@ class BlockingValue:
 
     def refusal(self, number: int, argument: int = 0) -> Refusal:
         """Return what system call `number` answers, `NONE` when it is served; `argument` is its second level."""
-        entry = self.calls.at(number & U32)
-        second = self.seconds.get(number & U32)
+        codes, default = self._calls
+        number &= U32
+        entry = codes.get(number, default)
+        second = self._seconds.get(number)
         if second:
-            own = second.table.at_flags(argument) if second.flags else second.table.at(argument & U32)
-            entry = max(entry, own)
-        return Refusal(entry)
+            codes, default, flags = second
+            own = flags.at_flags(argument) if flags else codes.get(argument & U32, default)
+            entry = own if own > entry else entry
+        return REFUSALS[entry]
+
+    @cached_property
+    def _calls(self) -> tuple[dict[int, int], int]:
+        return dict(self.calls.codes), self.calls.default
+
+    @cached_property
+    def _seconds(self) -> dict[int, tuple[dict[int, int], int, CodeTable | None]]:
+        """Codes, default, and the table where flags count."""
+        return {
+            number: (dict(second.table.codes), second.table.default, second.table if second.flags else None)
+            for number, second in self.seconds.items()
+        }
 
     @property
     def refuses_calls(self) -> bool:
@@ -242,7 +255,7 @@ class BlockingValue:
             masks=merge(self.masks, other.masks, lambda a, b: a & b, U32),
             tables=merge(self.tables, other.tables, strictest, FREE),
             calls=strictest(self.calls, other.calls),
-            seconds=merge(self.seconds, other.seconds, _meet_seconds, SecondLevel()),
+            seconds=merge(self.seconds, other.seconds, strictest_second, SecondLevel()),
             outcomes=merge(self.outcomes, other.outcomes, max, Outcome(0)),
             answers=merge(self.answers, other.answers, min, (1 << 64) - 1),
             demands=self.demands | other.demands,
@@ -253,49 +266,12 @@ class BlockingValue:
 
     def to_record(self) -> dict[str, Any]:
         """Return all of it as lists, numbers and strings: what `from_record` reads and `digest` is taken of."""
-        return {
-            "version": VERSION,
-            "architecture": ARCHITECTURE,
-            "strict": self.strict,
-            "features": {name: action.name.lower() for name, action in sorted(self.actions.items())},
-            "masks": [[*place, mask] for place, mask in sorted(self.masks.items())],
-            "tables": {
-                key: [entry.default, [list(code) for code in entry.codes]] for key, entry in sorted(self.tables.items())
-            },
-            "calls": [self.calls.default, [list(code) for code in self.calls.codes]],
-            "seconds": [
-                [number, second.flags, second.table.default, [list(code) for code in second.table.codes]]
-                for number, second in sorted(self.seconds.items())
-            ],
-            "outcomes": {key: list(outcome) for key, outcome in sorted(self.outcomes.items())},
-            "answers": [[key, code, answer] for (key, code), answer in sorted(self.answers.items())],
-            "demands": sorted(self.demands),
-            "require": self.require,
-        }
+        return wire.record_of(self)
 
     @staticmethod
     def from_record(record: Mapping[str, Any], name: str = "") -> "BlockingValue":
         """Return the value that `to_record` wrote. Requires: a well-formed record (see `files.load`)."""
-
-        def read(entry: Any) -> CodeTable:
-            return table(entry[0], [(code, value) for code, value in entry[1]])
-
-        return BlockingValue(
-            name,
-            features={feature: Action[action.upper()] for feature, action in record["features"].items()},
-            strict=record["strict"],
-            masks={(leaf, subleaf, register): mask for leaf, subleaf, register, mask in record["masks"]},
-            tables={Instruction(key): read(entry) for key, entry in record["tables"].items()},
-            calls=read(record["calls"]),
-            seconds={
-                number: SecondLevel(table(default, [(c, e) for c, e in codes]), flags)
-                for number, flags, default, codes in record["seconds"]
-            },
-            outcomes={Instruction(key): Outcome(*outcome) for key, outcome in record["outcomes"].items()},
-            answers={(Instruction(key), code): answer for key, code, answer in record["answers"]},
-            demands=record["demands"],
-            require=record["require"],
-        )
+        return BlockingValue(name, **wire.parts_of(record))
 
     def encode(self) -> str:
         """Return the value as one line of JSON with its name, for a configuration on its way to an island."""
@@ -326,7 +302,3 @@ class BlockingValue:
         if attribute in self.__dict__:
             raise AttributeError(f"a blocking value does not change: {attribute}")
         super().__setattr__(attribute, value)
-
-
-def _meet_seconds(first: SecondLevel, second: SecondLevel) -> SecondLevel:
-    return SecondLevel(strictest(first.table, second.table), first.flags or second.flags)
