@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -414,6 +416,46 @@ def test_a_full_disk_is_told_and_leaves_nothing(stub: str, tmp_path: Path) -> No
     assert done.stdout == "5\n"
     assert "No space left" in done.stderr
     assert "hint: make room" in done.stderr
+
+
+def python_of(user: int, environment: dict[str, str]) -> str:
+    """Return a Python that a user may run: a virtual environment may lie where others see nothing."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        words = [python, "-c", "import enisle.linuxvm.machine"]
+        try:
+            subprocess.run(words, user=user, group=user, extra_groups=[], env=environment, check=True, cwd="/")
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python
+    pytest.skip(f"there is no Python here that user {user} may run with our packages")
+
+
+@pytest.mark.root
+def test_an_ordinary_user_runs_machines_too(stub: str, tmp_path: Path) -> None:
+    user, place = 12345, Path(tempfile.mkdtemp(prefix="enisle-user-"))
+    try:
+        shutil.copy(stub, place / "stub")
+        shutil.chown(place, user, user)
+        code = (
+            "from enisle.linuxvm import *\n"
+            f"config = VmConfig(kernel={str(place / 'stub')!r}, name='mine', memory=64 << 20, accelerator='tcg')\n"
+            "with VirtualMachine.start(config) as machine:\n"
+            "    print(machine.status().jail, len(machine.ram), machine.msrs()[0][0x277] != 0)\n"
+            "print(machines())"
+        )
+        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {"HOME": str(place), "PATH": os.defpath, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        python = python_of(user, environment)
+        words = [python, "-c", code]
+        done = subprocess.run(
+            words, user=user, group=user, extra_groups=[], env=environment, capture_output=True, text=True, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        jail, _, rest = done.stdout.partition("seccomp")
+        assert jail == "name spaces, " or "forbids" in rest
+        assert rest.endswith(f" {64 * MIB} True\n[]\n")
+    finally:
+        shutil.rmtree(place)
 
 
 def test_a_processor_that_fails_the_probe_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from enisle.linuxvm import pen, state
 from enisle.linuxvm.configuration import from_record
 from enisle.linuxvm.qemu import command, find_qemu
 
-CONSOLE_BYTES = 8 << 20
-"""What is kept of a console's output: when the log grows beyond, its older half goes."""
+CONSOLE_BYTES, PORT_BYTES, LOG_BYTES = 8 << 20, 256 << 20, 1 << 20
+"""What is kept of the console's output, a port's, and QEMU's own: of a file that grows beyond, the older half goes."""
 HOLD, MARK = "hold.lock", "stopped-for-a-moment"
 """A lock held while processors stand still for a look, and the mark that they are to run again."""
 TICK_MS = 2000
@@ -67,7 +67,7 @@ def _start(directory: Path, record: state.MachineRecord, disks: list[int]) -> st
     os.ftruncate(ram, config.memory)
     place = directory / state.PEN
     words = command(find_qemu(), config, record.accelerator, ram, tuple(disks))
-    jail = "name spaces, a user of its own, seccomp"
+    jail = f"name spaces, {'a user of its own, ' if os.geteuid() == 0 else ''}seccomp"
     try:
         pen.enter_process_space()
     except OSError:
@@ -123,17 +123,25 @@ def _guard(directory: Path, record: state.MachineRecord, alive: int) -> tuple[in
             # Again each time: until QEMU has its handler it does not hear it, as the first process of its name space.
             os.kill(record.qemu, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
         if deadline is None:
-            trim(directory / state.PEN / "console.log")
+            _trim_all(directory)
             resume_abandoned(directory)
 
 
-def trim(log: Path) -> None:
-    """Cut the older half off a log that has grown too long; QEMU appends, so it goes on after what is left."""
+def _trim_all(directory: Path) -> None:
+    """Keep a guest that writes without end from filling the host's disk."""
+    trim(directory / state.PEN / "console.log", CONSOLE_BYTES)
+    trim(directory / state.LOG, LOG_BYTES)
+    for port in (directory / state.PEN).glob("port-*"):
+        trim(port, PORT_BYTES)
+
+
+def trim(path: Path, most: int) -> None:
+    """Cut the older half off a file that has grown too long; QEMU appends, so it goes on after what is left."""
     try:
-        if log.stat().st_size <= CONSOLE_BYTES:
+        if path.stat().st_size <= most:
             return
-        with log.open("r+b") as file:
-            file.seek(-CONSOLE_BYTES // 2, os.SEEK_END)
+        with path.open("r+b") as file:
+            file.seek(-most // 2, os.SEEK_END)
             kept = file.read()
             file.seek(0)
             file.write(kept)

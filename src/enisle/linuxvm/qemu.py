@@ -20,7 +20,7 @@ OLDEST = (7, 0)
 MODELS = {
     "kvm": "host",
     # Up to 8.0 TCG leaves RFLAGS undefined after CMPXCHG16B for an interrupt to see; without the feature Linux does
-    # without the instruction (docs/decisions/022).
+    # without the instruction (docs/decisions/015).
     "tcg": "max,-cx16",
 }
 
@@ -70,7 +70,7 @@ def command(program: str, config: VmConfig, accelerator: str, ram: int, disks: t
         words += ["-drive", f"{place},format=raw,if=virtio,readonly={readonly}"]
     words += ["-device", "virtio-serial-pci"] if config.ports else []
     for name in config.ports:
-        words += ["-chardev", f"file,id=port-{name},path=port-{name}"]
+        words += ["-chardev", f"file,id=port-{name},path=port-{name},append=on"]
         words += ["-device", f"virtserialport,chardev=port-{name},name={name}"]
     if config.gdb:
         words += ["-chardev", "socket,id=gdb,path=gdb,server=on,wait=off", "-gdb", "chardev:gdb"]
