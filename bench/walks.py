@@ -165,6 +165,8 @@ def main() -> int:
     parser.add_argument("--hardware", action="store_true", help="measure with the processor's counters instead")
     parser.add_argument("--json", metavar="FILE", help="write the counts to FILE as well (- for standard output)")
     options = parser.parse_args()
+    if options.updates < 1 or options.mib < 1 or options.mib & (options.mib - 1):
+        parser.error("--updates is 1 or more, and --mib a power of two")
     if options.hardware:
         return measure_hardware(options.mib, options.updates)
     try:

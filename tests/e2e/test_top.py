@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from enisle.errors import StateError
 from running import running
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
+CLEAR = b"\x1b[H\x1b[J"
 THREADS = (
     "python3",
     "-c",
@@ -175,6 +177,23 @@ def test_top_shows_what_an_island_does_since_the_last_look() -> None:
         top.communicate(timeout=10)
         assert later["age"] > first["age"]
         assert later["statistics"]["processors"] >= 2
+
+
+def test_on_a_terminal_it_is_refreshed_in_place_until_interrupted() -> None:
+    with running():
+        ours, theirs = pty.openpty()
+        top = subprocess.Popen([ENISLE, "top", "web", "--interval", "0.2"], stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        while shown.count(CLEAR) < 3:
+            shown += os.read(ours, 4096)
+        top.send_signal(signal.SIGINT)
+        assert top.wait(10) == -signal.SIGINT
+        os.close(ours)
+        lines = shown.split(CLEAR)[1].decode().splitlines()
+        assert lines[0].split()[:3] == ["NAME", "PID", "AGE"]
+        assert lines[1].split()[0] == "web"
+        assert any(line.startswith("page tables") for line in lines)
 
 
 def test_top_ends_with_the_island_it_watches() -> None:

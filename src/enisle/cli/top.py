@@ -44,10 +44,7 @@ def top(options: Options) -> int:
         if once:
             return 0
         before = samples
-        try:
-            time.sleep(options.interval)
-        except KeyboardInterrupt:
-            return 0
+        time.sleep(options.interval)
 
 
 def _look(entry: Entry | None) -> dict[str, Sample]:
