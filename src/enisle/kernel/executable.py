@@ -21,6 +21,7 @@ from enisle.machine import (
     USER_START,
     Exit,
     GuestFault,
+    Interrupted,
     OutOfMemory,
     PageFault,
     Processor,
@@ -44,7 +45,9 @@ class Executable:
         enforcement = mm.machine.enforcement
         assert enforcement
         self._mm = mm
-        self._guard = enforcement.guard(mm.space, self._release)
+        self._guard = enforcement.guard(mm.space, mm.lock, self._release)
+        self._wrote: dict[int, tuple[int, int]] = {}
+        """By thread: where it was, and which page it wanted to write, at its last write fault."""
         self._pages = self._guard.pages
 
     def _release(self, frame: Gpa) -> None:
@@ -84,8 +87,15 @@ class Executable:
 
     # ---- for threads -----------------------------------------------------------------------------------------------
 
+    def writing(self, thread: "Thread", fault: PageFault) -> None:
+        """Remember a write: an instruction that writes to its own page would otherwise never get both rights."""
+        self._wrote[thread.tid] = thread.gpr[RIP], fault.address >> PAGE_SHIFT
+
     def fetch(self, thread: "Thread", fault: PageFault) -> bool:
         """Serve a fetch from a page that is not executable; False when the program may not execute there."""
+        if self._wrote.pop(thread.tid, None) == (thread.gpr[RIP], fault.address >> PAGE_SHIFT):
+            self._step_once(thread)
+            return True
         try:
             with self._mm.lock:
                 vma = self._mm.vmas.find(fault.address)
@@ -106,7 +116,10 @@ class Executable:
         if not mm.space.entry(page) & PRESENT:
             mm.fault(page, False, False, guest=False)
         # A host call that still looks at frames of this space could change what was looked at.
-        if vma.shared or mm.has_pins:
+        if vma.shared:
+            self._pages.stepped.add(page >> PAGE_SHIFT)
+            return False
+        if mm.has_pins:
             return False
         around: range | tuple[int, ...] = ()
         number = page >> PAGE_SHIFT
@@ -131,6 +144,17 @@ class Executable:
             if thread.work or not self._guard.is_stepped(thread.gpr[RIP]):
                 return
 
+    def _step_once(self, thread: "Thread") -> None:
+        try:
+            exit = self._guard.step(ThreadProgram(thread, self), most=1)
+        except OutOfMemory:
+            faults.out_of_memory(thread)
+            return
+        if exit is SYSCALL:
+            thread.serve_syscall()
+        elif exit is not None:
+            self._serve(thread, exit)
+
     @staticmethod
     def _serve(thread: "Thread", exit: Exit) -> None:
         """Serve what a step came to. An exception is the program's own: it was judged already."""
@@ -138,6 +162,18 @@ class Executable:
             faults.deliver(thread, exit)
         else:
             thread.serve(exit)
+
+    def interrupted(self, thread: "Thread") -> None:
+        """Let a trap come through that a kick has come before: RIP is behind its INT3, where no program ever is."""
+        while self._guard.is_behind_trap(thread.gpr[RIP]):
+            exit = thread.run_processor()
+            if not isinstance(exit, Interrupted):
+                thread.processor.kick()  # whoever wanted it back still does
+                if exit is SYSCALL:
+                    thread.serve_syscall()
+                else:
+                    thread.serve(exit)
+                return
 
     def exception(self, thread: "Thread", event: ProcessorException) -> bool:
         """Deal with an exception that a trap may have caused; False when it is the program's own."""

@@ -34,8 +34,11 @@ def page_fault(thread: "Thread", fault: PageFault) -> None:
     nodes = thread.kernel.nodes
     if nodes and nodes.fill(thread, fault):
         return  # only this node's tree had lacked it
-    if fault.execute and thread.mm.executable is not None and thread.mm.executable.fetch(thread, fault):
+    executable = thread.mm.executable
+    if executable is not None and fault.execute and executable.fetch(thread, fault):
         return
+    if executable is not None and fault.write:
+        executable.writing(thread, fault)
     code = thread.mm.fault(fault.address, fault.write, fault.execute)
     if code is None:
         if nodes:

@@ -176,7 +176,8 @@ class Thread:
             case BusError():
                 faults.bus_error(self)
             case Interrupted():
-                pass
+                if self.mm.executable is not None:
+                    self.mm.executable.interrupted(self)
             case Halt():
                 self.kernel.halted(self, event)
             case _:

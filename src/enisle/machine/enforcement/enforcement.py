@@ -13,6 +13,7 @@ from enisle.abi.types import Gpa
 from enisle.machine.blocking.instructions import OF_FEATURE, Instruction
 from enisle.machine.blocking.query import Queries
 from enisle.machine.blocking.value import BlockingValue
+from enisle.machine.enforcement.audit import Auditor
 from enisle.machine.enforcement.guard import Guard
 from enisle.machine.enforcement.lacking import Lacking
 from enisle.machine.enforcement.opcodes import CODED, traps_of
@@ -25,10 +26,12 @@ from enisle.machine.processor import Processor
 from enisle.records import Record
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from enisle.machine.machine import Machine
 
 X87_SSE, PKRU = 3, 1 << 9
-NATIVE_FAULTS = frozenset((Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC))
+NATIVE_FAULTS = (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC, Instruction.XSETBV)
 """Instructions that fault in ring 3 of their own, where the probe has seen it."""
 
 
@@ -57,41 +60,33 @@ class Enforcement:
         self.value: BlockingValue = machine.blocking
         self.queries: Queries = machine.queries
         self.matrix = probe_controls(machine.backend, cached)
-        self.tiers = TierTable(self.matrix, self.value, self._absent())
+        self.tiers = TierTable(self.matrix, self.value)
         self.tiers.require(self.value)
-        self.scanner = Scanner(traps_of(self._coded(), self._features()))
+        self.scanner = Scanner(traps_of(self._coded(), self._features(), self._faulting()))
         self.text = TextCache(machine.memory)
         self.counts: Counter[str] = Counter()
         real = machine.queries.host.xcr0
         self.forbidden_state = real & ~machine.queries.xcr0 & ~(X87_SSE | PKRU) if self.matrix.audit else 0
         """Components of the XSAVE area that no program may have in use."""
+        self.auditor = Auditor(self.forbidden_state, self.counts) if self.forbidden_state else None
         self.counter_offset = 0
         self.lacking = Lacking(machine.queries, machine.trap_code())
         """What software executes because the processor cannot."""
         self._prepare()
 
-    def _absent(self) -> frozenset[str]:
-        """Return features that the processor lacks: their instructions are undefined by themselves."""
-        return frozenset(OF_FEATURE) - self.queries.host.features
-
     def _coded(self) -> list[Instruction]:
         """Return the coded classes to look for: trapped, and not kept by a control of the processor."""
-        return [
-            kind
-            for kind in self.value.trapped()
-            if kind in CODED and self.tiers[kind].tier != Tier.HW and kind not in self._faulting()
-        ]
+        return [kind for kind in self.value.trapped() if kind in CODED and self.tiers[kind].tier != Tier.HW]
 
     def _faulting(self) -> frozenset[Instruction]:
-        return NATIVE_FAULTS if self.matrix.rdmsr and self.matrix.rdpmc else frozenset()
+        return frozenset(kind for kind in NATIVE_FAULTS if self.tiers[kind].tier == Tier.HW)
 
     def _features(self) -> set[str]:
-        """Return the features whose instructions are looked for: those the processor would execute."""
-        present = self.queries.host.features
+        """Return the features whose instructions are looked for: announced or not, the processor may execute them."""
         return {
             name
             for name in self.value.actions
-            if name in OF_FEATURE and name in present and self.tiers[OF_FEATURE[name][0]].tier != Tier.HW
+            if name in OF_FEATURE and self.tiers[OF_FEATURE[name][0]].tier != Tier.HW
         }
 
     def _prepare(self) -> None:
@@ -105,11 +100,20 @@ class Enforcement:
                 rules(encoding, number)
         tsc.reader()()
 
+    def prepare_processor(self, processor: Processor) -> None:
+        """Do what a new processor needs before its first run."""
+        if self.auditor:
+            self.auditor.attach(processor)
+
+    def close(self) -> None:
+        if self.auditor:
+            self.auditor.close()
+
     # ---- for processors ----------------------------------------------------------------------------------------------
 
-    def guard(self, space: AddressSpace, release: Callable[[Gpa], None]) -> Guard:
-        """Return the guard of one address space; `release` drops a reference of a frame nobody may look at any more."""
-        return Guard(self, space, release)
+    def guard(self, space: AddressSpace, lock: "AbstractContextManager[bool]", release: Callable[[Gpa], None]) -> Guard:
+        """Return the guard of one address space; `release` drops a reference of a frame that is no longer mapped."""
+        return Guard(self, space, lock, release)
 
     def answers(self, processor: Processor, number: int = 0) -> ProcessorAnswers:
         return ProcessorAnswers(self.queries, processor, self.counter_offset, number)

@@ -8,24 +8,29 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from enisle.abi.types import PAGE, Gpa, Gva
-from enisle.abi.x86 import RIP, Vector
+from enisle.abi.x86 import PTE_ADDRESS, RIP, Vector
 from enisle.machine import layout
 from enisle.machine.blocking.instructions import Action, Instruction
+from enisle.machine.enforcement.audit import Offence
 from enisle.machine.enforcement.control import is_control, is_system_call, transfer
 from enisle.machine.enforcement.outofline import INT3, LONGEST_RUN, Run, give_back, lend, plan
 from enisle.machine.enforcement.pages import CodePages
 from enisle.machine.enforcement.perform import Judgement, ProcessorContext, judge, perform
 from enisle.machine.pagetables import AddressSpace, leaf_flags
-from enisle.machine.processor import SYSCALL, Exit, PageFault, Processor, ProcessorException
+from enisle.machine.processor import SYSCALL, Exit, Interrupted, PageFault, Processor, ProcessorException
 from enisle.machine.software import decode as decoder
 from enisle.machine.software.context import Fault
 from enisle.machine.software.context import Fault as GuestFault
 from enisle.machine.software.decode import LONGEST, decode_at
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from enisle.machine.enforcement.enforcement import Enforcement
 
 SLOT_FLAGS = leaf_flags(True, False, True)
+PRIVILEGED = (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC, Instruction.XSETBV)
+CAUGHT = (Vector.UD, Vector.BP, Vector.GP)
 FETCHED = 384
 """Bytes read for one run."""
 RUNS_KEPT = 256
@@ -91,10 +96,16 @@ class Slot:
 
 
 class Guard:
-    """Guards one address space. `lock` is held by callers wherever `pages` is touched, and never during `run`."""
+    """Guards one address space. `lock` is the space's; callers hold it wherever they touch `pages`, nobody in a run."""
 
-    def __init__(self, enforcement: "Enforcement", space: AddressSpace, release: Callable[[Gpa], None]) -> None:
-        self.enforcement, self.space = enforcement, space
+    def __init__(
+        self,
+        enforcement: "Enforcement",
+        space: AddressSpace,
+        lock: "AbstractContextManager[bool]",
+        release: Callable[[Gpa], None],
+    ) -> None:
+        self.enforcement, self.space, self._lock = enforcement, space, lock
         self.pages = CodePages(space, enforcement.scanner, enforcement.text, release)
         if enforcement.lacking.traps:
             enforcement.lacking.traps.begin(space.root)
@@ -108,7 +119,7 @@ class Guard:
     def exception(self, program: Program, event: ProcessorException) -> Exit | None:
         """Deal with an exception; NOT_OURS when it is the program's own business. Raises OutOfMemory."""
         gpr = program.processor.gpr
-        if event.vector not in (Vector.UD, Vector.BP, Vector.GP) or gpr[RIP] >= layout.USER_END:
+        if isinstance(event, Offence) or event.vector not in CAUGHT or gpr[RIP] >= layout.USER_END:
             return NOT_OURS
         address = gpr[RIP] - (event.vector == Vector.BP)
         try:
@@ -130,11 +141,11 @@ class Guard:
         return None
 
     def _protected(self, program: Program, instruction: decoder.Instruction | None) -> Exit | None:
-        """RDMSR, WRMSR and RDPMC fault by themselves in ring 3; the value may answer or fault differently."""
+        """RDMSR and its like fault by themselves in ring 3; the value may answer or fault differently."""
         if instruction is None:
             return NOT_OURS
         found = judge(self.enforcement.value, instruction, program.processor.gpr)
-        if found is None or found.kind not in (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC):
+        if found is None or found.kind not in PRIVILEGED:
             return NOT_OURS
         return self._perform(program, instruction, found)
 
@@ -168,13 +179,12 @@ class Guard:
         """
         gpr = program.processor.gpr
         try:
-            code = program.fetch(gpr[RIP], LONGEST if most == 1 else FETCHED)
+            code = program.fetch(gpr[RIP], 2 * LONGEST if most == 1 else FETCHED)
         except Fault as fault:
             return PageFault(Gva(fault.address), False, True, False)
         instruction = decode_at(code, 0, gpr[RIP])
         if instruction is None:
-            cut = len(code) < LONGEST
-            return PageFault(Gva(gpr[RIP] + len(code)), False, True, False) if cut else ProcessorException(Vector.UD, 0)
+            return undecodable(code, gpr[RIP])
         if self.enforcement.lacking.wants(instruction, gpr):
             return self._in_software(program)
         found = judge(self.enforcement.value, instruction, gpr)
@@ -215,9 +225,16 @@ class Guard:
         slot.load(run.content)
         before = lend(run, gpr)
         gpr[RIP] = slot.address
-        exit = program.run()
+        exit, kicked = program.run(), False
+        # INT3's exception may be on its way, or get lost with the kick: then the INT3 after it comes to be executed.
+        while isinstance(exit, Interrupted) and 0 <= gpr[RIP] - slot.address <= len(run.content):
+            kicked = True
+            exit = program.run()
+        if kicked:
+            processor.kick()  # whoever wanted it back still does
         offset = gpr[RIP] - slot.address
-        if isinstance(exit, ProcessorException) and exit.vector == Vector.BP and offset == len(run.content):
+        behind = offset - len(run.content)
+        if isinstance(exit, ProcessorException) and exit.vector == Vector.BP and behind in (0, 1):
             gpr[RIP] = run.marks[-1][1]
             give_back(run, gpr, before, done=True)
             return None
@@ -225,6 +242,9 @@ class Guard:
         if address is not None:
             gpr[RIP] = address
         give_back(run, gpr, before, done=address == run.marks[-1][1])
+        if address is None and isinstance(exit, ProcessorException):  # it returned far, and ran on elsewhere
+            served = self.exception(program, exit)
+            return exit if served is NOT_OURS else served
         return exit
 
     def _planned(self, code: bytes, address: int, slot: Slot, processor: Processor, most: int) -> Run | None:
@@ -249,13 +269,33 @@ class Guard:
     def _slot(self, processor: Processor) -> Slot:
         slot = self._slots.get(id(processor))
         if slot is None:
-            address = layout.STEPS + PAGE * len(self._slots)
-            assert address < layout.STEPS_END, "more threads than slots"
-            slot = self._slots[id(processor)] = Slot(self.space, address)
+            with self._lock:
+                address = layout.STEPS + PAGE * len(self._slots)
+                assert address < layout.STEPS_END, "more threads than slots"
+                slot = self._slots[id(processor)] = Slot(self.space, address)
         return slot
+
+    def is_behind_trap(self, address: int) -> bool:
+        """Return whether an INT3 of ours stands right before `address`."""
+        with self._lock:
+            if not self.pages.is_changed(address - 1):
+                return False
+            leaf = self.space.entry(address - 1)
+            frame = Gpa(leaf & PTE_ADDRESS)
+            return self.space.memory.read(Gpa(frame + (address - 1) % PAGE), 1) == INT3
 
     def is_stepped(self, address: int) -> bool:
         return address >> 12 in self.pages.stepped
+
+
+def undecodable(code: bytes, address: int) -> Exit:
+    """Return what becomes of bytes that are no instruction: where they end early, are too long, or just undefined."""
+    if len(code) < LONGEST:
+        return PageFault(Gva(address + len(code)), False, True, False)
+    prefixes = next((at for at, byte in enumerate(code) if byte not in decoder.PREFIXES), LONGEST)
+    shorter = (decode_at(code, dropped, address) for dropped in range(1, prefixes + 1))
+    longest = max((dropped + it.length for dropped, it in enumerate(shorter, 1) if it), default=prefixes)
+    return ProcessorException(Vector.GP if longest > LONGEST else Vector.UD, 0)  # SDM 3A 6.15, #GP
 
 
 def as_exit(outcome: ProcessorException | Fault | None) -> Exit | None:

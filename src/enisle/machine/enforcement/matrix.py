@@ -22,7 +22,28 @@ CPUID, XGETBV, RDTSC, RDPMC = b"\x0f\xa2", b"\x0f\x01\xd0", b"\x0f\x31", b"\x0f\
 RDFSBASE, SGDT = b"\xf3\x48\x0f\xae\xc0", b"\x0f\x01\x06"  # rdfsbase rax; sgdt [rsi]
 VADDPS_YMM = b"\xc5\xf4\x58\xc2"
 VADDPS_ZMM = b"\x62\xf1\x74\x48\x58\xc2"
-RDMSR = b"\x0f\x32"
+RDMSR, XSETBV = b"\x0f\x32", b"\x0f\x01\xd1"
+SAMPLES = {
+    name: bytes.fromhex(code)
+    for name, code in {
+        "avx": "c5f458c2",  # vaddps ymm0, ymm1, ymm2
+        "f16c": "c4e27d13c1",  # vcvtph2ps ymm0, xmm1
+        "fma": "c4e27598c2",  # vfmadd132ps ymm0, ymm1, ymm2
+        "avx2": "c5f5fec2",  # vpaddd ymm0, ymm1, ymm2
+        "vaes": "c4e275dcc2",  # vaesenc ymm0, ymm1, ymm2
+        "vpclmul": "c4e37544c200",  # vpclmulqdq ymm0, ymm1, ymm2, 0
+        "avx_vnni": "c4e27550c2",  # vpdpbusd ymm0, ymm1, ymm2
+        "avx512": "62f1744858c2",  # vaddps zmm0, zmm1, zmm2
+        "amx": "c4e27849c0",  # tilerelease
+        "xop": "8fe878c2c101",  # vprotd xmm0, xmm1, 1
+        "fma4": "c4e37168c230",  # vfmaddps xmm0, xmm1, xmm2, xmm3
+        "bmi1": "c4e270f2c2",  # andn eax, ecx, edx
+        "bmi2": "c4e268f5c1",  # bzhi eax, ecx, edx
+        "tbm": "8fe97801d1",  # blsfill eax, ecx
+        "rtm": "0f01d6",  # xtest
+    }.items()
+}
+"""One instruction of each class that cannot be trapped: what CPUID does not announce may execute all the same."""
 AES_BIT, AVX_BIT = 1 << 25, 1 << 28
 XCR0_SSE, XCR0_AVX = 3, 7
 
@@ -45,6 +66,8 @@ class Matrix(Record):
     umip: bool = False
     rdmsr: bool = False
     """RDMSR and WRMSR fault in ring 3."""
+    xsetbv: bool = False
+    """XSETBV faults in ring 3."""
     msr_filter: bool = False
     """KVM_X86_SET_MSR_FILTER with KVM_CAP_X86_USER_SPACE_MSR is there."""
     patch: bool = False
@@ -53,6 +76,8 @@ class Matrix(Record):
     """INT3 stops right after itself."""
     audit: bool = False
     """The host sees that a guest has used a vector component, and can take it away."""
+    undefined: tuple[str, ...] = ()
+    """Classes of which an instruction was undefined, whatever CPUID says."""
 
 
 class Bench:
@@ -113,10 +138,12 @@ def measure(backend: str) -> Matrix:
             fsgsbase=bench.faults(RDFSBASE, lambda processor: processor.change_cr4(clear_bits=Cr4.FSGSBASE)),
             umip=bench.faults(SGDT, lambda processor: processor.change_cr4(set_bits=Cr4.UMIP)),
             rdmsr=bench.faults(RDMSR, rcx=Msr.FS_BASE),
+            xsetbv=bench.faults(XSETBV),
             msr_filter=kvm and _filters(machine),
             patch=_patches(bench),
             step=_steps(bench),
             audit=kvm and _audits(bench),
+            undefined=tuple(name for name, code in SAMPLES.items() if bench.faults(code)),
         )
 
 

@@ -6,7 +6,7 @@ of VEX and EVEX prefixes are too common in data and displacements to be looked f
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from enisle.machine.blocking.instructions import LEVELS, OF_FEATURE, Instruction
 from enisle.machine.software import decode as decoder
@@ -38,6 +38,7 @@ BY_MODRM = {
     (opcode, modrm): kind for kind, places in CODED.items() for opcode, modrms in places for modrm in modrms or (-1,)
 }
 
+GROUP_7 = (1, 0x01)
 HARMLESS = frozenset({(1, 0xBC), (1, 0xBD), (1, 0x0D), (1, 0x1A), (1, 0x1B), (1, 0x1E), (1, 0x09)})
 """Encodings that a processor without the feature executes as something else and programs use knowing that: TZCNT and
 LZCNT as BSF and BSR, PREFETCHW, MPX and shadow-stack hints as NOP, WBNOINVD as WBINVD (SDM 2)."""
@@ -58,8 +59,13 @@ class Trap(Record):
         return b"".join(b"\\x%02x" % byte for byte in escape) + choice
 
 
-def traps_of(instructions: Iterable[Instruction], features: Iterable[str]) -> tuple[Trap, ...]:
-    """Return what to look for so that no coded instruction and no legacy encoding of a feature escapes."""
+def traps_of(
+    instructions: Iterable[Instruction], features: Iterable[str], native: Collection[Instruction] = ()
+) -> tuple[Trap, ...]:
+    """Return what to look for so that no coded instruction and no legacy encoding of a feature escapes.
+
+    `native`: classes that fault in ring 3 by themselves.
+    """
     found = {Trap(1, opcode, modrm) for kind in instructions if kind in CODED for opcode, modrm in CODED[kind]}
     wanted = frozenset(features)
     for number in ESCAPES:
@@ -68,7 +74,11 @@ def traps_of(instructions: Iterable[Instruction], features: Iterable[str]) -> tu
                 continue
             for allowed, needed in alternatives:
                 if wanted.intersection(needed):
-                    found.add(Trap(number, opcode, _modrm(allowed), allowed[PP]))
+                    modrm = _modrm(allowed)
+                    if (number, opcode) == GROUP_7:
+                        modrm = bytes(byte for byte in modrm if BY_MODRM.get((opcode, byte)) not in native)
+                    if modrm or (number, opcode) != GROUP_7:
+                        found.add(Trap(number, opcode, modrm, allowed[PP]))
     return tuple(sorted(found))
 
 

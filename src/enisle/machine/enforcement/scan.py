@@ -150,8 +150,27 @@ class Scanner:
             return Site(match, 2)
         if first < 0 or first + length > PAGE:
             return None
+        other = self._other_encoding(stream, start + length, base, match)
+        if other:
+            patched[match + 1 : match + 3] = other
+            return Site(match + 1, 2)
         patched[first : first + length] = bytes((INT3,)) * length
         return Site(first, length)
+
+    @staticmethod
+    def _other_encoding(stream: "Stream", following: int, base: int, match: int) -> bytes | None:
+        """Return the other encoding of an arithmetic instruction of two registers, None when it is not one.
+
+        A rotation by 15 and an addition give 0F 01; hash functions are full of them. OP r/m, r says the same as
+        OP r, r/m with the operands exchanged, and costs nothing.
+        """
+        instruction = stream.at(following)
+        if following != base + match + 1 or instruction is None or instruction.length != 2 or instruction.map:
+            return None
+        opcode, modrm = instruction.opcode, instruction.modrm
+        if opcode >= 0x40 or opcode & 7 > 3 or instruction.mod != 3 or match + 3 > PAGE:
+            return None
+        return bytes((opcode ^ 2, 0xC0 | (modrm & 7) << 3 | modrm >> 3 & 7))
 
 
 class Stream:

@@ -7,20 +7,20 @@ soon after, and ends in SIGILL. ADVISORY: it is only not announced. The measurem
 
 import json
 import os
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
 
 from enisle.errors import HostError
+from enisle.machine.blocking.apart import apart
 from enisle.machine.blocking.instructions import LEVELS, REQUIRE, Action, Instruction
 from enisle.machine.blocking.value import BlockingValue
-from enisle.machine.enforcement.matrix import Matrix, measure
+from enisle.machine.enforcement.matrix import SAMPLES, Matrix, measure
 from enisle.machine.enforcement.opcodes import CODED, HARMLESS
 from enisle.machine.software.opcodes import EVEX, LEGACY, VEX, XOP, rules
 from enisle.records import Record
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-VERSION = 1
+VERSION = 3
 """Of the probe: a measurement kept by another one does not count."""
 
 
@@ -41,7 +41,7 @@ VECTOR = frozenset(
 """Classes whose instructions leave a mark in the XSAVE area's header."""
 CONTROLS: dict[Instruction, str] = {
     Instruction.XGETBV: "xcr0",
-    Instruction.XSETBV: "xcr0",
+    Instruction.XSETBV: "xsetbv",
     Instruction.RDTSC: "tsd",
     Instruction.RDTSCP: "tsd",
     Instruction.RDPMC: "rdpmc",
@@ -66,6 +66,8 @@ def best(instruction: Instruction, matrix: Matrix, value: BlockingValue | None =
     """Return how a class can be kept from ring 3 on a host that is like `matrix`, under a value when one is given."""
     if instruction is Instruction.SYSCALL:
         return Row(instruction, Tier.HW, "every system call passes our kernel")
+    if instruction in matrix.undefined:
+        return Row(instruction, Tier.HW, "the processor has none")
     control = CONTROLS.get(instruction, "")
     if control and getattr(matrix, control):
         return Row(instruction, Tier.HW, f"control {control}")
@@ -121,18 +123,9 @@ def encodings(instruction: Instruction) -> set[str]:
 class TierTable:
     """The tiers of every class under one value on one host."""
 
-    def __init__(self, matrix: Matrix, value: BlockingValue | None = None, absent: Iterable[str] = ()) -> None:
-        """`absent`: features that the processor does not have, so that their instructions are undefined anyway."""
+    def __init__(self, matrix: Matrix, value: BlockingValue | None = None) -> None:
         self.matrix = matrix
-        gone = frozenset(absent)
-        self.rows = {kind: self._row(kind, matrix, value, gone) for kind in Instruction}
-
-    @staticmethod
-    def _row(kind: Instruction, matrix: Matrix, value: BlockingValue | None, gone: frozenset[str]) -> Row:
-        features = LEVELS.get(kind, ())
-        if features and gone.issuperset(features) and kind not in CODED:
-            return Row(kind, Tier.HW, "the processor has none")
-        return best(kind, matrix, value)
+        self.rows = {kind: best(kind, matrix, value) for kind in Instruction}
 
     def __getitem__(self, kind: Instruction) -> Row:
         return self.rows[kind]
@@ -159,7 +152,7 @@ def probe_controls(backend: str, cached: bool = True) -> Matrix:
         kept = _read(path, backend)
         if kept:
             return kept
-    matrix = measure(backend)
+    matrix = Matrix(*apart(lambda: list(measure(backend))))
     if cached and path:
         _write(path, matrix)
     return matrix
@@ -188,9 +181,12 @@ def _read(path: str, backend: str) -> Matrix | None:
     except (OSError, ValueError):
         return None
     well_formed = type(found) is dict and set(found) == set(Matrix._fields)
-    if not well_formed or found.pop("backend") != backend or {type(value) for value in found.values()} != {bool}:
+    if not well_formed or found.pop("backend") != backend:
         return None
-    return Matrix(backend, **found)
+    undefined = tuple(str(name) for name in found.pop("undefined"))
+    if {type(value) for value in found.values()} != {bool} or not SAMPLES.keys() >= set(undefined):
+        return None
+    return Matrix(backend, **found, undefined=undefined)
 
 
 def _write(path: str, matrix: Matrix) -> None:
