@@ -29,19 +29,20 @@ class TestGuest:
     def __init__(self, machine: VirtualMachine, console: socket.socket) -> None:
         self.machine, self.guest = machine, LiveGuest(machine)
         self._console = console
-        self._said = b""
+        self._said, self._mark, self._lines = b"", b"", 0
         self.oracle = guests.Oracle({})
 
     def run(self, line: str, timeout: float = 60.0) -> str:
         """Have the guest's shell do a line; return what it said."""
-        self._said = b""
-        self._console.sendall(line.encode() + b"\n")
-        return self._hear(b"=done", timeout)
+        self.start(line)
+        return self.wait_for_done(timeout)
 
     def start(self, line: str) -> None:
         """Have it do a line, and wait for nothing; `wait_for_done` does."""
         self._said = b""
-        self._console.sendall(line.encode() + b"\n")
+        self._lines += 1
+        self._mark = b"=line %d." % self._lines
+        self._console.sendall(b'%s; echo "%s"\n' % (line.encode(), self._mark))
 
     def is_done(self) -> bool:
         """Return whether the line started last has been done; does not wait."""
@@ -50,18 +51,15 @@ class TestGuest:
             self._said += self._console.recv(65536)
         except BlockingIOError:
             pass
-        return b"=done" in self._said
+        return self._mark in self._said
 
     def wait_for_done(self, timeout: float = 30.0) -> str:
         """Wait until the line started last has been done."""
-        return self._hear(b"=done", timeout)
-
-    def _hear(self, mark: bytes, timeout: float) -> str:
         deadline = time.monotonic() + timeout
-        while mark not in self._said or b"\n" not in self._said[self._said.index(mark) :]:
+        while self._mark not in self._said:
             self._console.settimeout(max(deadline - time.monotonic(), 0.01))
             self._said += self._console.recv(65536)
-        return self._said.split(mark)[0].decode(errors="replace")
+        return self._said.split(self._mark)[0].decode(errors="replace")
 
     def dump(self) -> guests.Oracle:
         """Ask for everything: symbols, types, tasks, modules."""

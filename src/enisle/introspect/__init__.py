@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from enisle.introspect.integrity import Finding as Finding
     from enisle.introspect.integrity import Report as Report
     from enisle.introspect.live import LiveGuest as LiveGuest
+    from enisle.introspect.maps import MachineMemory as MachineMemory
+    from enisle.introspect.maps import code_hashes as code_hashes
+    from enisle.introspect.maps import writable_code as writable_code
     from enisle.introspect.memory import Guest as Guest
     from enisle.introspect.memory import Overlay as Overlay
     from enisle.introspect.memory import PhysicalMemory as PhysicalMemory
@@ -30,10 +33,14 @@ if TYPE_CHECKING:
     from enisle.introspect.memory import Segments as Segments
     from enisle.introspect.memory import Unmapped as Unmapped
     from enisle.introspect.memory import Unsupported as Unsupported
+    from enisle.introspect.paging import AddressSpace as AddressSpace
+    from enisle.introspect.pe import WindowsKernel as WindowsKernel
+    from enisle.introspect.pe import discover_windows as discover_windows
     from enisle.introspect.processes import Process as Process
     from enisle.introspect.session import Introspection as Introspection
 
 _PLACES = {
+    "AddressSpace": "paging",
     "Baseline": "integrity",
     "Debugger": "gdb",
     "Fact": "facts",
@@ -43,6 +50,7 @@ _PLACES = {
     "Hit": "breakpoints",
     "Introspection": "session",
     "LiveGuest": "live",
+    "MachineMemory": "maps",
     "Overlay": "memory",
     "PhysicalMemory": "memory",
     "Process": "processes",
@@ -51,13 +59,17 @@ _PLACES = {
     "Segments": "memory",
     "Unmapped": "memory",
     "Unsupported": "memory",
+    "WindowsKernel": "pe",
     "Witness": "facts",
     "address_of": "breakpoints",
     "cache_directory": "cache",
+    "code_hashes": "maps",
+    "discover_windows": "pe",
     "open_saved": "dump",
     "state_of": "dump",
     "wait_until": "breakpoints",
     "watch": "breakpoints",
+    "writable_code": "maps",
 }
 __all__ = [*_PLACES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
 

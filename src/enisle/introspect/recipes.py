@@ -46,7 +46,7 @@ class Recipes(Record):
 @functools.cache
 def load(system: str = "linux") -> Recipes:
     """Return the recipes of a system."""
-    told: dict[str, Any] = tomllib.loads(_text(system))
+    told = load_raw(system)
     argument = tuple(
         (name, group, tuple(roots))
         for group, entries in told.get("argument", {}).items()
@@ -81,6 +81,11 @@ def _offset(told: dict[str, Any]) -> OffsetRecipe:
 def fingerprint(system: str = "linux") -> str:
     """Return what changes when a recipe does."""
     return hashlib.sha256(_text(system).encode()).hexdigest()[:16]
+
+
+def load_raw(system: str) -> dict[str, Any]:
+    """Return the recipes of a system as they are written."""
+    return tomllib.loads(_text(system))
 
 
 def _text(system: str) -> str:
