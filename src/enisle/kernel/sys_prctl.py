@@ -304,7 +304,7 @@ def switch_perf_events(thread: Thread, arguments: Arguments) -> None:
 # ---- arch_prctl, personality ---------------------------------------------------------------------------------------
 
 
-@syscall(158, Support.PARTIAL, note="segment bases and CPUID state; no extended features", exit_door=True)
+@syscall(158, Support.PARTIAL, note="segment bases, CPUID state, components of the XSAVE area", exit_door=True)
 def sys_arch_prctl(thread: Thread, code: Int, address: Gva) -> int:
     processor = thread.processor
     match code:

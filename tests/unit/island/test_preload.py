@@ -13,6 +13,7 @@ PROBE = """
 import os, sys
 from enisle.island import preload
 from enisle import abi, kernel, machine
+machine.Guard  # as a machine with a blocking value has loaded it: a module of the kernel's is for such machines alone
 preload.preload()
 rooms = {room.__name__: sorted(os.listdir(room.__path__[0])) for room in (abi, kernel, machine)}
 preload.seal()
