@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from enisle.introspect.facts import Facts as Facts
     from enisle.introspect.facts import Witness as Witness
     from enisle.introspect.gdb import Debugger as Debugger
-    from enisle.introspect.integrity import Baseline as Baseline
     from enisle.introspect.integrity import Finding as Finding
     from enisle.introspect.integrity import Report as Report
     from enisle.introspect.live import LiveGuest as LiveGuest
+    from enisle.introspect.look import Baseline as Baseline
     from enisle.introspect.maps import MachineMemory as MachineMemory
     from enisle.introspect.maps import code_hashes as code_hashes
     from enisle.introspect.maps import writable_code as writable_code
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "AddressSpace": "paging",
-    "Baseline": "integrity",
+    "Baseline": "look",
     "Debugger": "gdb",
     "Fact": "facts",
     "Facts": "facts",

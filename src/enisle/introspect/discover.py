@@ -10,18 +10,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 from enisle.introspect import patterns
 from enisle.introspect.decode import Decoder
+from enisle.introspect.events import Walked
 from enisle.introspect.exports import Exports, find_exports
 from enisle.introspect.facts import DATA, FUNCTION, GLOBAL, OFFSET, PER_CPU, Facts, Witness, agree
+from enisle.introspect.groups import threads_of
 from enisle.introspect.image import Attached, Image, attach
 from enisle.introspect.memory import Guest, ProcessorState, Unsupported
 from enisle.introspect.modules import find_modules, module_heads
 from enisle.introspect.paging import AddressSpace
 from enisle.introspect.recipes import OffsetRecipe, Recipes, load, syscall_numbers
-from enisle.introspect.structures import TaskSample, tasks_by_text, threads_of
+from enisle.introspect.structures import TaskSample
 from enisle.introspect.syscalls import Dispatch, find_dispatch
-from enisle.introspect.tasks import find_init_task
+from enisle.introspect.tasks import find_init_task, tasks_by_text
 from enisle.introspect.values import Value
-from enisle.introspect.walk import Walked, Walker
+from enisle.introspect.walk import Walker
 
 Progress = Callable[[str], None]
 ROOT_SPAN, ROOT_MOST = 3000, 400

@@ -1,26 +1,22 @@
 """Is the kernel as it should be? Cross-views inside it, and comparison with a baseline taken before.
 
-`look` reads while the guest stands still; `judge` thinks while it runs again. What legitimate patching explains is
+`judge` thinks about what `look` has read. What legitimate patching explains is
 noted, everything else is a finding that names the entry. A finding is never guessed away.
 """
 
-import json
 import struct
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from enisle.errors import HostError, InvalidRequest
 from enisle.introspect.decode import Decoder, Imm
 from enisle.introspect.facts import FUNCTION
-from enisle.introspect.image import KERNEL_END, KERNEL_START, Gate, Image, read_gates
-from enisle.introspect.lists import walk_list
-from enisle.introspect.memory import LSTAR, Guest, ProcessorState, Unmapped
-from enisle.introspect.modules import MODULE_AREA, Module, list_modules
+from enisle.introspect.image import KERNEL_START
+from enisle.introspect.look import Baseline, Look
+from enisle.introspect.memory import LSTAR, Unmapped
+from enisle.introspect.modules import MODULE_AREA
 from enisle.introspect.patching import PatchSites
-from enisle.introspect.processes import ProcessList, TaskReader, family, list_processes
+from enisle.introspect.processes import TaskReader
 from enisle.introspect.recipes import syscall_names
 from enisle.introspect.switch import RETURNS, Switch
 from enisle.introspect.walk import Walker
@@ -52,122 +48,9 @@ class Report(Record):
         return not self.findings
 
 
-class Baseline(Record):
-    """A kernel at a moment it was trusted."""
-
-    start: int
-    gates: tuple[tuple[int, ...], ...]
-    lstar: int
-    table: tuple[int, ...]
-    runs: tuple[tuple[int, bytes], ...]
-    """(address, content) of what must not change: code and read-only data."""
-
-    def save(self, path: Path) -> None:
-        """Write it to a file. Raises HostError."""
-        told = self._asdict() | {"runs": [[at, zlib.compress(content, 1).hex()] for at, content in self.runs]}
-        try:
-            path.write_text(json.dumps(told))
-        except OSError as error:
-            raise HostError(f"cannot write the baseline {path}", error.strerror or "") from error
-
-    @classmethod
-    def load(cls, path: Path) -> "Baseline":
-        """Read what `save` wrote. Raises InvalidRequest."""
-        try:
-            told: dict[str, Any] = json.loads(path.read_text())
-            runs = tuple((int(at), zlib.decompress(bytes.fromhex(packed))) for at, packed in told["runs"])
-            gates = tuple(tuple(int(word) for word in gate) for gate in told["gates"])
-            return cls(int(told["start"]), gates, int(told["lstar"]), tuple(told["table"]), runs)
-        except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
-            raise InvalidRequest(f"{path} is no baseline", repr(error), "take one: --baseline FILE --record") from None
-
-
-class Look(Record):
-    """What was read while the guest stood still."""
-
-    processors: Sequence[ProcessorState]
-    gates: tuple[tuple[Gate, ...], ...]
-    image: Image
-    processes: ProcessList
-    family: dict[int, int]
-    troubles: tuple[str, ...]
-    modules: tuple[Module, ...]
-    module_trouble: str
-    registered: dict[int, str]
-    """Modules by address as sysfs knows them."""
-    writable_code: tuple[tuple[int, int], ...]
-
-
-def look(kernel: "Kernel", guest: Guest) -> Look:
-    """Read everything a check needs."""
-    processors = guest.processors()
-    space = kernel.space
-    space.forget()
-    tree, troubles = family(kernel)
-    modules, walk = list_modules(kernel)
-    regions = [*space.regions(KERNEL_START, KERNEL_END, 1100), *space.regions(KERNEL_END, MODULE_AREA[1], 1100)]
-    return Look(
-        processors=processors,
-        gates=tuple(read_gates(space, state) for state in processors),
-        image=Image(kernel.image.regions, guest.memory),
-        processes=list_processes(kernel),
-        family=tree,
-        troubles=tuple(troubles),
-        modules=tuple(modules),
-        module_trouble=walk.broken,
-        registered=_registered(kernel, modules),
-        writable_code=tuple((r.start, r.size) for r in regions if r.writable and r.executable),
-    )
-
-
-def take_baseline(kernel: "Kernel", seen: Look) -> Baseline:
-    """Return a baseline of what was read."""
-    places = seen.image.runs(executable=True) + seen.image.runs(executable=False, writable=False)
-    return Baseline(
-        start=seen.image.start,
-        gates=tuple((gate.vector, gate.target, gate.selector, gate.stack, gate.attributes) for gate in seen.gates[0]),
-        lstar=kernel.dispatch.entry,
-        table=kernel.dispatch.entries,
-        runs=tuple((start, seen.image.read(start, end - start)) for start, end in places),
-    )
-
-
 def judge(kernel: "Kernel", seen: Look, baseline: Baseline | None) -> Report:
     """Return what is wrong with what was read."""
     return _Judge(kernel, seen, baseline).report()
-
-
-def _registered(kernel: "Kernel", modules: Sequence[Module]) -> dict[int, str]:
-    """Return {address: name} of modules in the kobject set all of them belong to (`/sys/module`).
-
-    A kobject is {name, entry, parent, kset, …} (include/linux/kobject.h); its place in a module is where every listed
-    module holds a pointer to its own name.
-    """
-    place: int | None = None
-    for offset in range(64, 512, 8):
-        if modules and all(_is_named(kernel, module, offset) for module in modules[:16]):
-            place = offset
-            break
-    if place is None:
-        return {}
-    found: dict[int, str] = {}
-    try:
-        kset = kernel.space.u64(modules[0].address + place + 32)
-        for node in walk_list(kernel.space, kset, most=8192).nodes:
-            if MODULE_AREA[0] <= node < MODULE_AREA[1]:
-                name = kernel.space.string(kernel.space.u64(node - 8), 56)
-                found[node - 8 - place] = name.decode("ascii", "replace")
-    except Unmapped:
-        pass
-    return found
-
-
-def _is_named(kernel: "Kernel", module: Module, offset: int) -> bool:
-    try:
-        pointer = kernel.space.u64(module.address + offset)
-        return kernel.space.string(pointer, 56) == module.name.encode()
-    except Unmapped:
-        return False
 
 
 class _Judge:

@@ -8,11 +8,11 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from enisle.introspect.events import Access, Call
 from enisle.introspect.facts import DATA, GLOBAL, OFFSET, Witness
 from enisle.introspect.lists import Walk, walk_list
 from enisle.introspect.memory import Unmapped
 from enisle.introspect.values import Value, constant
-from enisle.introspect.walk import Access, Call
 from enisle.records import Record
 
 if TYPE_CHECKING:

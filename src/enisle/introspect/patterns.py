@@ -9,10 +9,10 @@ A rule that fits a root in two ways tells nothing: only what is unique in a root
 
 from collections.abc import Callable, Iterator
 
+from enisle.introspect.events import Access, Call, Walked
 from enisle.introspect.facts import Witness
 from enisle.introspect.recipes import CURRENT, OffsetRecipe
 from enisle.introspect.values import Value, constant, offset_from, show, split
-from enisle.introspect.walk import Access, Call, Walked
 
 Namer = Callable[[int], str | None]
 """Gives the name of an exported address."""

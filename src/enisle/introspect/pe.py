@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from enisle.introspect.decode import Decoder
+from enisle.introspect.events import Access, Call, Return, Walked
 from enisle.introspect.exports import Exports
 from enisle.introspect.facts import GLOBAL, OFFSET, Facts, Witness, agree
 from enisle.introspect.image import Image, read_gates, why_not
@@ -16,7 +17,7 @@ from enisle.introspect.memory import CR4_LA57, LSTAR, PhysicalMemory, ProcessorS
 from enisle.introspect.paging import ADDRESS, AddressSpace
 from enisle.introspect.recipes import load_raw
 from enisle.introspect.values import Value, constant, offset_from, show
-from enisle.introspect.walk import Access, Call, Convention, Return, Walked, Walker
+from enisle.introspect.walk import Convention, Walker
 
 TESTED: Final = "tested on Wine's ntoskrnl.exe in made-up memory, not on Microsoft Windows"
 MICROSOFT: Final = Convention(("rcx", "rdx", "r8", "r9"), ("rax", "rcx", "rdx", "r8", "r9", "r10", "r11"))

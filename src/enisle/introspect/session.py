@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from enisle.introspect import cache, recipes
 from enisle.introspect.discover import Kernel, Progress, discover
 from enisle.introspect.image import entry_note
-from enisle.introspect.integrity import Baseline, Look, Report, judge, look, take_baseline
+from enisle.introspect.integrity import Report, judge
+from enisle.introspect.look import Baseline, Look, look, take_baseline
 from enisle.introspect.memory import Guest, ProcessorState
 from enisle.introspect.modules import Module, list_modules
 from enisle.introspect.processes import ProcessList, list_processes

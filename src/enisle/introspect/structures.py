@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from enisle.introspect.facts import DATA, Witness
-from enisle.introspect.image import Image
 from enisle.introspect.lists import is_kernel_pointer, walk_list
 from enisle.introspect.memory import Unmapped
 from enisle.introspect.paging import AddressSpace
@@ -300,66 +299,3 @@ class TaskSample:
             return 0 < self.space.u32(pointer) < 1 << 24
         except Unmapped:
             return False
-
-
-def threads_of(sample: TaskSample, signal: int) -> None:
-    """Find thread_node and signal->thread_head: a lone thread's node and its group's head point to each other."""
-    votes: Counter[tuple[int, int]] = Counter()
-    looked = 0
-    for task in sample.tasks[1:33]:
-        try:
-            group = sample.space.u64(task + signal)
-            words = struct.unpack("<512Q", sample.space.read(task, 4096))
-            for index, word in enumerate(words):
-                lone = group <= word < group + 0x100 and sample.space.u64(word) == task + 8 * index
-                if lone and words[index + 1] == word:
-                    votes[8 * index, word - group] += 1
-        except (Unmapped, IndexError, struct.error):
-            continue
-        looked += 1
-    common = votes.most_common(2)
-    if not common or common[0][1] < 0.5 * looked or (len(common) > 1 and common[1][1] * 2 > common[0][1]):
-        return
-    (node, head), count = common[0]
-    trace = f"node and head point to each other in {count} lone threads"
-    sample.add("task_struct.thread_node", node, "lone threads", trace)
-    sample.add("signal_struct.thread_head", head, "lone threads", trace)
-    if _threads_belong(sample, signal, node, head):
-        sample.add("task_struct.thread_node", node, "groups", "every thread found has its leader's tgid")
-        sample.add("signal_struct.thread_head", head, "groups", "every thread found has its leader's tgid")
-
-
-def _threads_belong(sample: TaskSample, signal: int, node: int, head: int) -> bool:
-    tgid = sample.offset("task_struct.tgid")
-    if tgid is None:
-        return False
-    try:
-        for task in sample.tasks[1:]:
-            walk = walk_list(sample.space, sample.space.u64(task + signal) + head, most=4096)
-            if not walk.nodes or any(
-                sample.space.u32(member - node + tgid) != sample.space.u32(task + tgid) for member in walk.nodes
-            ):
-                return False
-    except Unmapped:
-        return False
-    return True
-
-
-_LOADS = re.compile(rb"[\x48\x4c]\x8b[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]")
-
-
-def tasks_by_text(image: Image, init_task: int) -> Witness | None:
-    """Return the field of init_task that code loads most: where every walk over all processes begins."""
-    counts: Counter[int] = Counter()
-    content = image.content
-    for start, end in image.runs(executable=True):
-        for match in _LOADS.finditer(content, start - image.start, end - image.start - 7):
-            at = match.end()
-            target = image.start + at + 4 + int.from_bytes(content[at : at + 4], "little", signed=True)
-            if 0 <= target - init_task < SPAN and not target & 7:
-                counts[target - init_task] += 1
-    common = counts.most_common(2)
-    if not common or common[0][1] < 8 or (len(common) > 1 and common[1][1] * 3 > common[0][1]):
-        return None
-    trace = f"{common[0][1]} instructions load init_task+{common[0][0]:#x}, the next most {common[1:] or 'none'}"
-    return Witness(common[0][0], "text", "P4", 0, trace)

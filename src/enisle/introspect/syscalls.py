@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from enisle.introspect.decode import Imm, Mem
+from enisle.introspect.events import Access, Call
 from enisle.introspect.image import Image
 from enisle.introspect.memory import LSTAR, ProcessorState
 from enisle.introspect.switch import RETURNS, Switch
 from enisle.introspect.values import constant
-from enisle.introspect.walk import Access, Call, Walker
+from enisle.introspect.walk import Walker
 from enisle.records import Record
 
 FEWEST = 300

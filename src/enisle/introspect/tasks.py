@@ -1,10 +1,15 @@
-"""Find init_task and what runs on each processor."""
+"""Find init_task, the field all walks over processes begin with, and what runs on each processor."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from enisle.introspect.facts import Witness
+from enisle.introspect.image import Image
 from enisle.introspect.lists import is_kernel_pointer
 from enisle.introspect.memory import KERNEL_GS_BASE, ProcessorState, Unmapped
+from enisle.introspect.structures import SPAN
 
 if TYPE_CHECKING:
     from enisle.introspect.discover import Kernel
@@ -62,3 +67,23 @@ def running_task(kernel: "Kernel", processor: ProcessorState, current: int) -> i
         if is_kernel_pointer(task):
             return task
     return 0
+
+
+_LOADS = re.compile(rb"[\x48\x4c]\x8b[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]")
+
+
+def tasks_by_text(image: Image, init_task: int) -> Witness | None:
+    """Return the field of init_task that code loads most: where every walk over all processes begins."""
+    counts: Counter[int] = Counter()
+    content = image.content
+    for start, end in image.runs(executable=True):
+        for match in _LOADS.finditer(content, start - image.start, end - image.start - 7):
+            at = match.end()
+            target = image.start + at + 4 + int.from_bytes(content[at : at + 4], "little", signed=True)
+            if 0 <= target - init_task < SPAN and not target & 7:
+                counts[target - init_task] += 1
+    common = counts.most_common(2)
+    if not common or common[0][1] < 8 or (len(common) > 1 and common[1][1] * 3 > common[0][1]):
+        return None
+    trace = f"{common[0][1]} instructions load init_task+{common[0][0]:#x}, the next most {common[1:] or 'none'}"
+    return Witness(common[0][0], "text", "P4", 0, trace)

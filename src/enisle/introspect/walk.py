@@ -7,6 +7,7 @@ another function is a call. Promises: bounded by bytes and instructions; `comple
 from collections.abc import Callable
 
 from enisle.introspect.decode import Decoder, Imm, Instruction, Mem, Operand, Reg
+from enisle.introspect.events import IMPLICIT, Access, Call, Event, Return, Walked
 from enisle.introspect.values import MASK, Value, add, const, depth
 from enisle.records import Record
 
@@ -15,46 +16,6 @@ SYSV = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 SYSV_LOST = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 DEEPEST = 6
 ENDS = frozenset(("ret", "retf", "iretq", "sysretq", "sysexitq", "ud2", "hlt", "int3"))
-
-
-class Call(Record):
-    """A call, or a jump to another function (`tail`)."""
-
-    site: int
-    target: Value
-    arguments: tuple[Value, ...]
-    set_at: tuple[int, ...]
-    """Where each argument's register was written last; 0: at entry."""
-    tail: bool = False
-
-
-class Access(Record):
-    """An instruction that reads or writes memory. `stored` is what a plain store writes."""
-
-    site: int
-    address: Value
-    size: int
-    name: str
-    write: bool
-    stored: Value = None
-    locked: bool = False
-
-
-class Return(Record):
-    site: int
-    result: Value
-
-
-Event = Call | Access | Return
-
-
-class Walked(Record):
-    """A function as it was seen."""
-
-    entry: int
-    events: tuple[Event, ...]
-    complete: bool
-    instructions: int
 
 
 class Convention(Record):
@@ -286,7 +247,7 @@ class _Walk:
     def _forget(self, instruction: Instruction, state: State) -> None:
         """Forget what an instruction not modelled may have written."""
         name = instruction.name
-        lost = _IMPLICIT.get(name.split()[0], ())
+        lost = IMPLICIT.get(name.split()[0], ())
         if name.startswith("rep"):
             lost = ("rcx", "rsi", "rdi", "rax")
         if name in ("mul", "imul", "div", "idiv") and len(instruction.operands) == 1:
@@ -335,31 +296,3 @@ class _Walk:
         if number is None:
             return None
         return ("index", number & MASK, operand.scale, state.registers.get(operand.scaled))
-
-
-_IMPLICIT: dict[str, tuple[str, ...]] = {
-    "cdq": ("rdx",),
-    "cqo": ("rdx",),
-    "cwd": ("rdx",),
-    "cdqe": ("rax",),
-    "cwde": ("rax",),
-    "cbw": ("rax",),
-    "cpuid": ("rax", "rbx", "rcx", "rdx"),
-    "rdmsr": ("rax", "rdx"),
-    "rdtsc": ("rax", "rdx"),
-    "rdtscp": ("rax", "rcx", "rdx"),
-    "rdpmc": ("rax", "rdx"),
-    "xgetbv": ("rax", "rdx"),
-    "cmpxchg": ("rax",),
-    "cmpxchg8b": ("rax", "rdx"),
-    "cmpxchg16b": ("rax", "rdx"),
-    "syscall": ("rcx", "r11"),
-    "lodsb": ("rax", "rsi"),
-    "lodsd": ("rax", "rsi"),
-    "lodsq": ("rax", "rsi"),
-    "stosb": ("rdi",),
-    "stosd": ("rdi",),
-    "stosq": ("rdi",),
-    "leave": ("rsp", "rbp"),
-    "mulx": ("rdx",),
-}

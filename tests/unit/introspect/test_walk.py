@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from enisle.introspect import patterns
 from enisle.introspect.decode import Decoder
+from enisle.introspect.events import Access, Call, Return, Walked
 from enisle.introspect.recipes import OffsetRecipe
 from enisle.introspect.switch import RETURNS, Switch
-from enisle.introspect.walk import Access, Call, Return, Walked, Walker
+from enisle.introspect.walk import Walker
 from synthetic_kernel import DATA, START, TEXT, Builder
 
 LOCK, OTHER, GLOBAL = START + 0x800, START + 0x900, START + 0x2000
