@@ -11,7 +11,7 @@ from enisle.island.preload import read_code
 
 PROBE = """
 import os, sys
-from enisle.island import preload
+from enisle.island import hatch, preload
 from enisle import abi, kernel, machine
 machine.Guard  # as a machine with a blocking value has loaded it: a module of the kernel's is for such machines alone
 preload.preload()
