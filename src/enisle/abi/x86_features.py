@@ -110,13 +110,17 @@ amx_bf16: amx_tile | amx_int8: amx_tile | amx_fp16: amx_tile | amx_complex: amx_
 xcr0_apx: apx_f | rdtscp: tsc | invtsc: tsc | tsc_adjust: tsc | tsc_deadline_timer: tsc | enqcmd: xsaves
 sgx_lc: sgx | tsxldtrk: rtm | lm: sse2 | lahf_lm: lm
 """
-REQUIRES: dict[str, frozenset[str]] = {
-    name.strip(): frozenset(needs.split())
-    for name, _, needs in (part.partition(":") for part in _NEEDS.replace("\n", "|").split("|") if part.strip())
-}
-"""What each feature needs directly."""
 SVM_LEAF = 0x8000_000A
-REQUIRES |= {name: frozenset({"svm"}) for name, feature in FEATURES.items() if feature.leaf == SVM_LEAF}
+
+
+def _requires() -> dict[str, frozenset[str]]:
+    parts = (part.partition(":") for part in _NEEDS.replace("\n", "|").split("|") if part.strip())
+    needs = {name.strip(): frozenset(words.split()) for name, _, words in parts}
+    return needs | {name: frozenset({"svm"}) for name, feature in FEATURES.items() if feature.leaf == SVM_LEAF}
+
+
+REQUIRES = _requires()
+"""What each feature needs directly."""
 
 
 def _dependents() -> dict[str, frozenset[str]]:
@@ -173,10 +177,10 @@ GATES: dict[int, tuple[str, ...]] = {
     0x8000_0022: ("perfmon_v2",),
 }
 """Leaves that describe features: of no meaning without one of them."""
-KNOWN_LEAVES = frozenset(
-    (0, 1, 2, 4, 5, 6, 7, 0xA, 0xB, 0xD, 0x15, 0x16, 0x1F, *GATES, *range(0x8000_0000, 0x8000_0009))
-    + (0x8000_0019, 0x8000_001A, 0x8000_0021)
-)
+KNOWN_LEAVES = frozenset((
+    *(0, 1, 2, 4, 5, 6, 7, 0xA, 0xB, 0xD, 0x15, 0x16, 0x1F, *GATES, *range(0x8000_0000, 0x8000_0009)),
+    *(0x8000_0019, 0x8000_001A, 0x8000_0021),
+))  # fmt: skip
 """Leaves that are understood here; others a strict value hides."""
 
 # elf(5), linux/arch/x86/include/uapi/asm/hwcap2.h
