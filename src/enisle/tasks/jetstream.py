@@ -1,0 +1,233 @@
+"""The five verbs of the store on NATS JetStream: one key-value stream whose messages carry revisions.
+
+The engine refuses a change whose expected revision is not the last; it may do so wrongly (error 10164 without a number)
+or not answer at all when a node dies. Every refusal and every silence is therefore settled by a read at the leader,
+never by a direct get, which may be stale. Needs nats-server 2.12 (atomic batches). One event loop owns a store.
+"""
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from enisle.errors import HostError
+from enisle.tasks.leases import RenewedLease
+from enisle.tasks.pullwatch import PullWatch
+from enisle.tasks.requests import Requests
+from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Unavailable, Value
+
+TOMBSTONE_S = 60
+"""How long the engine remembers that a key is gone; afterwards its revision is ABSENT again."""
+REQUEST_S = 1.0
+"""A request in flight when the server dies fails by time alone."""
+PATIENCE_S = 10.0
+"""How long a change is tried before Unavailable."""
+WRONG_SEQUENCE = frozenset({10071, 10164})
+NOT_FOUND = 10037
+MARK = "Enisle-Change"
+DELETED = {"KV-Operation": "DEL", "Nats-TTL": f"{TOMBSTONE_S}s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A set of keys with a life of its own. `max_age_s` 0: kept until deleted."""
+
+    name: str
+    storage: str = "file"
+    max_age_s: int = 0
+
+    @property
+    def stream(self) -> str:
+        return f"KV_{self.name}"
+
+    @property
+    def root(self) -> str:
+        return f"$KV.{self.name}."
+
+
+CONTROL = Bucket("ctl")
+"""The single source of truth: tasks, locks, orders, leases."""
+PROGRESS = Bucket("prog", "memory", 3600)
+"""How far tasks are: worth nothing after a restart."""
+
+
+def stream_configuration(bucket: Bucket, replicas: int) -> dict[str, Any]:
+    """Return the stream's configuration (NATS ADR-8, ADR-43, ADR-50)."""
+    return {
+        "name": bucket.stream,
+        "subjects": [f"{bucket.root}>"],
+        "retention": "limits",
+        "storage": bucket.storage,
+        "max_age": bucket.max_age_s * 1_000_000_000,
+        "discard": "new",
+        "num_replicas": replicas,
+        "max_msgs_per_subject": 1,
+        "deny_delete": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "allow_atomic": True,
+        "subject_delete_marker_ttl": TOMBSTONE_S * 1_000_000_000,
+    }
+
+
+class JetStream:
+    """A store on an engine. `async with JetStream(url) as store`."""
+
+    def __init__(self, *urls: str, bucket: Bucket = CONTROL, replicas: int = 1) -> None:
+        self._urls, self._bucket, self._replicas = list(urls), bucket, replicas
+        self._client = Client()
+        self._requests = Requests(self._client, REQUEST_S)
+
+    async def __aenter__(self) -> "JetStream":
+        try:
+            await self._client.connect(
+                self._urls,
+                error_cb=_ignore,
+                reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType]  # seconds go to asyncio.sleep
+                max_reconnect_attempts=-1,
+                ping_interval=1,
+                connect_timeout=2,
+            )
+            await self._requests.open()
+            await self._create_stream()
+        except (OSError, NatsError) as error:
+            await self._client.close()
+            why = str(error) or type(error).__name__
+            raise HostError("cannot reach the engine", why, "is the platform up? `enisle up`") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def _create_stream(self) -> None:
+        wanted = stream_configuration(self._bucket, self._replicas)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # a cluster elects its leader first
+            try:
+                answer = await self._ask(f"$JS.API.STREAM.CREATE.{self._bucket.stream}", wanted)
+            except Unavailable:
+                answer = {"error": {"description": "no answer"}}
+            if not answer.get("error"):
+                return
+            if time.monotonic() > deadline:
+                description = answer["error"].get("description", "")
+                raise HostError(
+                    "cannot open the store", description, "it needs nats-server 2.12 or later with JetStream"
+                )
+            await asyncio.sleep(0.1)
+
+    # ---- requests --------------------------------------------------------------------------------------------------
+
+    async def _ask(self, subject: str, question: Value) -> Value:
+        return json.loads(await self._requests.ask(subject, json.dumps(question).encode()))
+
+    async def get_leader(self, key: str) -> Entry:
+        return (await self._read(key))[0]
+
+    async def _read(self, key: str) -> tuple[Entry, str]:
+        """Return a key as the leader has it, and the headers of the message that made it so."""
+        question = {"last_by_subj": self._bucket.root + key}
+        answer = await self._patiently(lambda: self._ask(f"$JS.API.STREAM.MSG.GET.{self._bucket.stream}", question))
+        if error := answer.get("error"):
+            if error.get("err_code") == NOT_FOUND:
+                return Entry(key, None, ABSENT), ""
+            raise Unavailable(f"cannot read {key}", error.get("description", ""), "")
+        message = answer["message"]
+        headers = base64.b64decode(message.get("hdrs", "")).decode(errors="replace")
+        gone = "KV-Operation:" in headers or "Nats-Marker-Reason:" in headers
+        value = None if gone else json.loads(base64.b64decode(message.get("data", "")))
+        return Entry(key, value, message["seq"]), headers
+
+    async def _patiently(self, attempt: Any) -> Value:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await attempt()
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    # ---- changes ---------------------------------------------------------------------------------------------------
+
+    async def cas(self, key: str, value: Value | None, expected: int, ttl_s: float = 0) -> int:
+        return await self.batch([Change(key, value, expected)], ttl_s)
+
+    async def batch(self, changes: Sequence[Change], ttl_s: float = 0) -> int:
+        assert len({change.key for change in changes}) == len(changes) > 0, changes
+        deadline, mark = time.monotonic() + PATIENCE_S, uuid.uuid4().hex
+        while True:
+            try:
+                answer = await self._publish(changes, ttl_s, mark)
+                if not answer.get("error"):
+                    return answer["seq"]
+            except Unavailable as error:
+                answer = {"error": {"err_code": 0, "description": error.why, "silent": True}}
+            if done := await self._settle(changes, mark):
+                return done
+            refusal: Value = answer["error"]
+            final = refusal.get("err_code") not in WRONG_SEQUENCE and "silent" not in refusal
+            if final or time.monotonic() > deadline:
+                why = refusal.get("description", "")
+                raise Unavailable("the engine does not take a change", why, "is its disk full? see its log")
+            await asyncio.sleep(0.01)
+
+    async def _publish(self, changes: Sequence[Change], ttl_s: float, mark: str) -> Value:
+        """Send the changes as one message, or as an atomic batch whose last message is answered (ADR-50).
+
+        Every message carries `mark`: whether a change that was not answered is ours can be read from it.
+        """
+        batch = uuid.uuid4().hex
+        for number, change in enumerate(changes, 1):
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(change.expected), MARK: mark}
+            if change.value is None:
+                headers |= DELETED
+            elif ttl_s:
+                headers["Nats-TTL"] = f"{max(1, round(ttl_s))}s"
+            if len(changes) > 1:
+                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            payload = b"" if change.value is None else json.dumps(change.value, separators=(",", ":")).encode()
+            if number == len(changes):
+                if len(changes) > 1:
+                    headers["Nats-Batch-Commit"] = "1"
+                return json.loads(await self._requests.ask(self._bucket.root + change.key, payload, headers))
+            try:
+                await self._client.publish(self._bucket.root + change.key, payload, headers=headers)
+            except (OSError, NatsError) as error:
+                raise Unavailable("the engine is not there", type(error).__name__, "") from error
+        raise AssertionError("no changes")
+
+    async def _settle(self, changes: Sequence[Change], mark: str) -> int:
+        """Find out what became of a refused or unanswered change: its revision when made, 0 when not.
+
+        Raises Conflict when another's change stands in its place.
+        """
+        last, headers = await self._read(changes[-1].key)
+        if mark in headers:
+            return last.revision
+        for change in changes:
+            found = last if change.key == last.key else await self.get_leader(change.key)
+            if found.revision != change.expected:
+                raise Conflict(change.key, change.expected, found.revision)
+        return 0
+
+    # ---- watching --------------------------------------------------------------------------------------------------
+
+    def watch(self, prefix: str) -> AsyncIterator[Entry | None]:
+        return PullWatch(self._client, self._requests, self._bucket.stream, self._bucket.root, prefix).entries()
+
+    async def lease(self, key: str, value: Value, ttl_s: float) -> Lease:
+        lease = RenewedLease(self, key, value, ttl_s)
+        await lease.take()
+        return lease
+
+
+async def _ignore(_error: Exception) -> None:
+    """Connection errors show themselves as Unavailable where they matter."""

@@ -1,0 +1,72 @@
+"""Leases: keys that end by themselves unless renewed, and whose holder knows how long they are his for certain.
+
+The time is counted from the START of the last good renewal by the monotonic clock: the engine's clock began later, so
+the holder stops before anybody else may begin. One event loop owns a lease.
+"""
+
+import asyncio
+import time
+from typing import Protocol
+
+from enisle.tasks.store import Change, Conflict, Entry, Unavailable, Value
+
+RENEWALS_PER_TTL = 3
+
+
+class LeaseStore(Protocol):
+    async def batch(self, changes: list[Change], ttl_s: float = 0) -> int: ...
+    async def get_leader(self, key: str) -> Entry: ...
+
+
+class RenewedLease:
+    """A lease renewed by a task of its own until released or lost to another."""
+
+    def __init__(self, store: LeaseStore, key: str, value: Value, ttl_s: float) -> None:
+        self.key, self.value, self.ttl_s = key, value, ttl_s
+        self._store = store
+        self._revision = 0
+        self._good_since = float("-inf")
+        self._renewer: asyncio.Task[None] | None = None
+        self.lost = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        return self.left_s() > 0
+
+    def left_s(self) -> float:
+        return self._good_since + self.ttl_s - time.monotonic() if not self.lost.is_set() else -1.0
+
+    async def take(self) -> None:
+        """Raises Conflict when another holds it, Unavailable."""
+        now = await self._store.get_leader(self.key)
+        if now.value is not None:
+            raise Conflict(self.key, 0, now.revision)
+        begin = time.monotonic()
+        self._revision = await self._store.batch([Change(self.key, self.value, now.revision)], self.ttl_s)
+        self._good_since = begin
+        self._renewer = asyncio.create_task(self._renew(), name=f"lease {self.key}")
+
+    async def _renew(self) -> None:
+        while not self.lost.is_set():
+            await asyncio.sleep(self.ttl_s / RENEWALS_PER_TTL)
+            begin = time.monotonic()
+            try:
+                async with asyncio.timeout(self.ttl_s):
+                    self._revision = await self._store.batch([Change(self.key, self.value, self._revision)], self.ttl_s)
+                self._good_since = begin
+            except Conflict:
+                self.lost.set()
+            except (TimeoutError, Unavailable):
+                continue  # left_s tells; the next renewal may still come in time
+
+    async def release(self) -> None:
+        """Give it up at once, for whoever waits."""
+        if self._renewer:
+            self._renewer.cancel()
+            await asyncio.wait([self._renewer])
+        if self.held:
+            try:
+                await self._store.batch([Change(self.key, None, self._revision)])
+            except (Conflict, Unavailable):
+                pass  # it ends by itself
+        self.lost.set()

@@ -1,0 +1,297 @@
+"""The task system on its real engine, with real deaths: of the engine, of dispatchers, of agents."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from enisle.errors import HostError, InvalidRequest, StateError
+from enisle.tasks import (
+    FAIL,
+    PINNED,
+    PROGRESS,
+    Agent,
+    Dispatcher,
+    Engine,
+    JetStream,
+    Journal,
+    Request,
+    Resource,
+    State,
+    Store,
+    Tasks,
+    example_routines,
+)
+from store_contract import CONTRACT
+
+AGENT = Path(__file__).parents[1] / "task_agent.py"
+ISLAND = (Resource("island", "a"),)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with Engine(tmp_path / "engine") as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_the_engines_store_keeps_the_promise(promise: Callable[[Store], Awaitable[None]], engine: Engine) -> None:
+    async def check() -> None:
+        async with JetStream(engine.url) as store:
+            await promise(store)
+
+    asyncio.run(check())
+
+
+@contextlib.asynccontextmanager
+async def platform(engine: Engine, tmp_path: Path, *hosts: str) -> AsyncIterator[tuple[Tasks, Store]]:
+    """A dispatcher, agents for `hosts` in this process, and a client."""
+    async with JetStream(engine.url) as store, JetStream(engine.url, bucket=PROGRESS) as progress:
+        running = [asyncio.create_task(Dispatcher(store, "d1").run())]
+        with contextlib.ExitStack() as stack:
+            for host in hosts:
+                journal = stack.enter_context(Journal(tmp_path / f"{host}.db"))
+                running.append(asyncio.create_task(Agent(store, progress, example_routines(), journal, host).run()))
+            try:
+                yield Tasks(store), progress
+            finally:
+                for one in running:
+                    one.cancel()
+                await asyncio.wait(running)
+
+
+def sleep(seconds: float, resources: tuple[Resource, ...] = ISLAND, **more: object) -> Request:
+    return Request("platform.sleep@1", {"seconds": seconds}, resources, **more)  # pyright: ignore
+
+
+def test_a_second_task_is_blocked_told_by_whom_and_runs_afterwards(engine: Engine, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with platform(engine, tmp_path, "h1") as (tasks, progress):
+            first = await tasks.submit(sleep(1.5))
+            second = await tasks.submit(sleep(0.1))
+            third = await tasks.submit(sleep(0.1, (Resource("island", "b"),)))
+            refused = await tasks.submit(sleep(0.1, if_blocked=FAIL))
+            assert (await tasks.wait(third.id, 10)).state is State.DONE
+            seen = await tasks.get(second.id)
+            assert seen.blocked
+            assert (seen.state, seen.blocked.by) == (State.BLOCKED, first.id)
+            told = (await progress.get_leader(f"prog.h1.{first.id}")).value
+            assert told
+            assert 0 < told["fraction"] < 1
+            failed = await tasks.wait(refused.id, 10)
+            assert failed.failure
+            assert (failed.state, failed.failure.why) == (State.FAILED, f"task {first.id} holds it")
+            ends = [await tasks.wait(task.id, 10) for task in (first, second)]
+            assert [task.state for task in ends] == [State.DONE, State.DONE]
+            assert ends[1].started >= ends[0].finished - 0.01
+
+    asyncio.run(check())
+
+
+def test_one_key_is_one_task(engine: Engine, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with platform(engine, tmp_path, "h1") as (tasks, _):
+            made = await asyncio.gather(*(tasks.submit(sleep(0.1, key="once")) for _ in range(20)))
+            assert len({task.id for task in made}) == 1
+            with pytest.raises(InvalidRequest, match="taken"):
+                await tasks.submit(sleep(0.2, key="once"))
+            assert (await tasks.wait(made[0].id, 10)).attempt == 1
+
+    asyncio.run(check())
+
+
+def test_a_task_is_cancelled_wherever_it_is_and_a_deadline_ends_it(engine: Engine, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with platform(engine, tmp_path, "h1") as (tasks, _):
+            running, waiting = await tasks.submit(sleep(30)), await tasks.submit(sleep(30))
+            late = await tasks.submit(sleep(30, deadline_s=1.0))
+            await asyncio.sleep(0.5)
+            for task in (waiting, running):
+                await tasks.cancel(task.id, "enough")
+                begin = time.monotonic()
+                ended = await tasks.wait(task.id, 10)
+                assert time.monotonic() - begin < 3
+                assert ended.failure
+                assert (ended.state, ended.failure.why) == (State.CANCELLED, "enough")
+            with pytest.raises(StateError, match="cannot be cancelled"):
+                await tasks.cancel(running.id, "again")
+            end = await tasks.wait(late.id, 10)
+            assert end.failure
+            assert "deadline" in end.failure.message + end.failure.why
+
+    asyncio.run(check())
+
+
+def test_the_engine_may_die_under_a_running_task(engine: Engine, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with platform(engine, tmp_path, "h1") as (tasks, _):
+            running, queued = await tasks.submit(sleep(2)), await tasks.submit(sleep(0.1))
+            await asyncio.sleep(0.5)
+            os.kill(engine.pid, signal.SIGKILL)
+            while engine.running:
+                await asyncio.sleep(0.01)
+            engine.start()
+            ends = [await tasks.wait(task.id, 20) for task in (running, queued)]
+            assert [(task.state, task.attempt) for task in ends] == [(State.DONE, 1)] * 2
+
+    asyncio.run(check())
+
+
+def start_agent(engine: Engine, tmp_path: Path, host: str) -> "subprocess.Popen[bytes]":
+    log = tmp_path / f"{host}.log"
+    command = [sys.executable, AGENT, engine.url, host, tmp_path / f"{host}.db", log]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+async def steps_of(tmp_path: Path, host: str, count: int) -> list[tuple[str, float]]:
+    """Return the steps a host has begun, with their times, once there are `count`."""
+    for _ in range(1000):
+        with contextlib.suppress(FileNotFoundError):
+            lines = (tmp_path / f"{host}.log").read_text().splitlines()
+            if len(lines) >= count:
+                return [(line.split()[0], float(line.split()[1])) for line in lines]
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{host} has not begun {count} steps")
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_hosts_task_runs_elsewhere_and_a_pinned_one_goes_on_when_it_is_back(
+    engine: Engine, tmp_path: Path
+) -> None:
+    async def check() -> None:
+        async with platform(engine, tmp_path) as (tasks, _):
+            agent = start_agent(engine, tmp_path, "h1")
+            try:
+                free = await tasks.submit(Request("test.steps@1", {"count": 20, "seconds": 0.2}, ISLAND))
+                pinned = await tasks.submit(
+                    Request("test.steps@1", {"count": 10, "seconds": 0.2}, (), host="h1", placement=PINNED)
+                )
+                await steps_of(tmp_path, "h1", 8)
+                agent.kill()
+                agent.wait()
+                before = await steps_of(tmp_path, "h1", 8)
+                other = start_agent(engine, tmp_path, "h2")
+                end = await tasks.wait(free.id, 20)
+                assert (end.state, end.host, end.attempt) == (State.DONE, "h2", 2)
+                assert len(await steps_of(tmp_path, "h2", 20)) == 20
+                assert (await tasks.get(pinned.id)).state is State.INTERRUPTED
+                agent = start_agent(engine, tmp_path, "h1")
+                end = await tasks.wait(pinned.id, 20)
+                assert (end.state, end.host, end.attempt) == (State.DONE, "h1", 1)
+                mine = [step for step, _ in await steps_of(tmp_path, "h1", 8) if step.startswith(pinned.id)]
+                assert len(mine) - len(set(mine)) <= 1, "a step that was done was done again"
+                assert len(set(mine)) == 10
+                assert before
+                other.kill()
+                other.wait()
+            finally:
+                agent.kill()
+                agent.wait()
+
+    asyncio.run(check())
+
+
+@pytest.mark.timeout(60)
+def test_a_stopped_agent_finds_its_work_taken_and_adds_nothing(engine: Engine, tmp_path: Path) -> None:
+    """SIGSTOP longer than the lease: what wakes up then must not begin another step."""
+
+    async def check() -> None:
+        async with platform(engine, tmp_path) as (tasks, _):
+            agents = {host: start_agent(engine, tmp_path, host) for host in ("h1", "h2")}
+            try:
+                await asyncio.sleep(1)
+                task = await tasks.submit(Request("test.steps@1", {"count": 25, "seconds": 0.2}, ISLAND))
+                first = next(one for one in [await running_on(tasks, task.id)])
+                await steps_of(tmp_path, first, 3)
+                agents[first].send_signal(signal.SIGSTOP)
+                second = "h2" if first == "h1" else "h1"
+                taken_over = (await steps_of(tmp_path, second, 1))[0][1]
+                agents[first].send_signal(signal.SIGCONT)
+                end = await tasks.wait(task.id, 20)
+                assert (end.state, end.host, end.attempt) == (State.DONE, second, 2)
+                await asyncio.sleep(1)
+                assert all(begun < taken_over for _, begun in await steps_of(tmp_path, first, 1))
+            finally:
+                for agent in agents.values():
+                    agent.send_signal(signal.SIGCONT)
+                    agent.kill()
+                    agent.wait()
+
+    asyncio.run(check())
+
+
+async def running_on(tasks: Tasks, task: str) -> str:
+    async for now in tasks.follow(task):
+        if now.state is State.RUNNING:
+            return now.host
+    raise AssertionError(task)
+
+
+@pytest.mark.timeout(60)
+def test_another_dispatcher_goes_on_when_the_first_is_gone(engine: Engine, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with JetStream(engine.url) as store, platform(engine, tmp_path, "h1") as (tasks, _):
+            second = asyncio.create_task(Dispatcher(store, "d2").run())
+            waiting = [await tasks.submit(sleep(0.2)) for _ in range(10)]
+            first = next(one for one in asyncio.all_tasks() if "Dispatcher.run" in repr(one) and one is not second)
+            first.cancel()
+            ends = [await tasks.wait(task.id, 30) for task in waiting]
+            assert {task.state for task in ends} == {State.DONE}
+            assert {task.attempt for task in ends} == {1}
+            second.cancel()
+            await asyncio.wait([second])
+
+    asyncio.run(check())
+
+
+def test_a_directory_has_one_engine_and_a_port_one_server(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=f"process {os.getpid()} runs a platform on it"), Engine(tmp_path / "engine"):
+        pass
+    with pytest.raises(HostError, match="another program has it"), Engine(tmp_path / "other", port=engine.port):
+        pass
+    with pytest.raises(HostError, match="no such program"):
+        Engine(tmp_path / "other", server="/nowhere/nats-server")
+    assert (tmp_path / "engine").stat().st_mode & 0o777 == 0o700
+
+
+BAD = {
+    "no such name": {"routine": "sleep"},
+    "wild name": {"routine": "platform.sleep@1; rm"},
+    "a dot in a resource": {"resources": (Resource("island", "a.b"),)},
+    "a wildcard": {"resources": (Resource("island", "*"),)},
+    "a way up": {"resources": (Resource("island", "../a"),)},
+    "a long name": {"resources": (Resource("island", "x" * 300),)},
+    "an emoji": {"resources": (Resource("island", "🏝"),)},
+    "twice the same": {"resources": (Resource("island", "a"), Resource("island", "a", "shared"))},
+    "65 of them": {"resources": tuple(Resource("island", f"r{n}") for n in range(65))},
+    "a wild mode": {"resources": (Resource("island", "a", "mine"),)},
+    "2 MB": {"arguments": {"x": "y" * (2 << 20)}},
+    "not a number": {"arguments": {"x": float("nan")}},
+    "half a character": {"arguments": {"x": "\ud800"}},
+    "a list": {"arguments": [1]},
+    "minus a second": {"deadline_s": -1.0},
+    "for ever": {"deadline_s": float("inf")},
+    "never a number": {"deadline_s": float("nan")},
+    "a billion attempts": {"attempts": 10**9},
+    "pinned nowhere": {"placement": PINNED},
+    "a host of two tokens": {"host": "a.b"},
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_what_can_never_work_is_refused_before_it_is_stored(wrong: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        Request(**({"routine": "platform.sleep@1"} | BAD[wrong])).check()  # pyright: ignore
+    assert len(str(refusal.value)) < 500
+    deep: dict[str, object] = {}
+    for _ in range(100):
+        deep = {"x": deep}
+    with pytest.raises(InvalidRequest):
+        Request("platform.sleep@1", deep).check()
