@@ -53,7 +53,7 @@ def on_kvm(scratch: Path, native_outcomes: dict[object, Outcome]) -> Runner:
 
 @pytest.mark.kvm
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("mode", "program"), product(MODES, [*PYTHONS, "gcc"]) if WHOLE else SELECTED)
+@pytest.mark.parametrize(("mode", "program"), [*product(MODES, [*PYTHONS, "gcc"])] if WHOLE else SELECTED)
 def test_programs_behave_as_on_linux_in_every_mode(mode: str, program: str, on_kvm: Runner) -> None:
     options = ["--nodes", "2", *MODES[mode]]
     if program == "gcc":

@@ -254,8 +254,8 @@ class EmulatedProcessor(Runner):
         if self._extents != len(vm.extents):
             self._map_extents()
         if self._entered != self._root:
-            self._entered = self._root
-            engine.set_root(self._root)
+            self._entered = root = self._root  # one look: another thread may redirect us
+            engine.set_root(root)
             self._generation = vm.watch.generation
         elif self._generation != vm.watch.generation:
             self._generation = vm.watch.generation
@@ -333,7 +333,7 @@ class EmulatedProcessor(Runner):
         self._engine.set_root(self._boot_root)
         for frame, count in runs:
             self._engine.drop_code(frame << PAGE_SHIFT, count << PAGE_SHIFT)
-        self._engine.set_root(self._root)
+        self._engine.set_root(self._entered)
 
     def claim_bus_error(self, page: int) -> bool:
         """Deal with SIGBUS in guest memory while this processor computes on the calling thread."""

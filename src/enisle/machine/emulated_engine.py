@@ -6,6 +6,7 @@ page faults are QEMU's. System calls stop it without entering Python: the hooks 
 """
 
 import ctypes
+import mmap
 import os
 import struct
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from ctypes import addressof, byref, c_char, c_int, c_size_t, c_uint8, c_uint16,
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from enisle.abi.types import Gpa, Hva
+from enisle.abi.types import PAGE, Gpa, Hva
 from enisle.abi.x86 import GPR_COUNT, R8, RFLAGS, RIP, Cr0, Cr4, Efer, Msr, Vector
 from enisle.errors import HostError
 from enisle.machine import layout, supervisor
@@ -85,7 +86,41 @@ def load_library() -> Any:
     library.uc_context_size.argtypes, library.uc_context_size.restype = (c_void_p,), c_size_t
     library.uc_mem_map_ptr.argtypes = (c_void_p, c_uint64, c_uint64, c_uint32, c_void_p)
     library.uc_reg_read.argtypes = library.uc_reg_write.argtypes = (c_void_p, c_int, c_void_p)
+    SaveAndStop.get(library)  # now: a jailed island may not make memory executable
     return library
+
+
+class SaveAndStop:
+    """A C function `(engine, context)` in memory of its own: `uc_context_save`, then `uc_emu_stop`.
+
+    As two hooks the second is left out when another thread's stop has begun after the first was called; and if that
+    thread is held up within `uc_emu_stop`, the engine runs on over the system call. Made once, kept for good.
+    """
+
+    address: int | None = None
+
+    @classmethod
+    def get(cls, library: Any) -> c_void_p | None:
+        """Return the function, None on hosts with other instructions or without memory for them."""
+        if cls.address is None and os.uname().machine == "x86_64":
+            cls.address = cls._make(library)
+        return c_void_p(cls.address) if cls.address else None
+
+    @staticmethod
+    def _make(library: Any) -> int:
+        save, stop = (ctypes.cast(call, c_void_p).value or 0 for call in (library.uc_context_save, library.uc_emu_stop))
+        # push rdi; mov rax, save; call rax; pop rdi; mov rax, stop; jmp rax  (System V ABI: arguments stay in place)
+        code = (
+            b"\x57\x48\xb8" + struct.pack("<Q", save) + b"\xff\xd0\x5f\x48\xb8" + struct.pack("<Q", stop) + b"\xff\xe0"
+        )
+        page = mmap.mmap(-1, PAGE)
+        page[: len(code)] = code
+        address = addressof(c_char.from_buffer(page))
+        _kept.append(page)
+        return 0 if _libc.mprotect(c_void_p(address), PAGE, mmap.PROT_READ | mmap.PROT_EXEC) else address
+
+
+_kept: list[mmap.mmap] = []
 
 
 class Batch:
@@ -195,8 +230,10 @@ class Engine:
         self._on_refused = _REFUSE_HOOK(self._refused)
         stop, save = (ctypes.cast(call, c_void_p) for call in (library.uc_emu_stop, library.uc_context_save))
         refuse = ctypes.cast(self._on_refused, c_void_p)
-        self._hook(HOOK_INSN, save, self._saved[0], INSN_SYSCALL)
-        self._hook(HOOK_INSN, stop, None, INSN_SYSCALL)
+        both = SaveAndStop.get(library)
+        self._hook(HOOK_INSN, both or save, self._saved[0], INSN_SYSCALL)
+        if not both:
+            self._hook(HOOK_INSN, stop, None, INSN_SYSCALL)
         self._hook(HOOK_INTR, ctypes.cast(self._on_interrupt, c_void_p), None)
         self._hook(HOOK_INTR, stop, None)
         for instruction in (INSN_IN, INSN_OUT, INSN_SYSENTER):  # Unicorn lets every ring use them
