@@ -12,7 +12,7 @@ from enisle.errors import GuestError, HostError, InvalidRequest, NotFound
 from enisle.island import Entry, ask, find, the_only_one
 
 SUBJECTS = ("page-tables",)
-MOST_ROWS, MOST_TABLES = 200, 2048
+MOST_ROWS, MOST_PAGES = 200, 1 << 13
 HEAD = ("TABLE", "ADDRESS", "SPANS", "LINKED", "LEAVES", "COPIES")
 
 
@@ -24,7 +24,7 @@ def inspect(options: Options) -> int:
     if options.process < 0:
         raise InvalidRequest(f"there is no process {options.process}", "a process id is 1 or more", "--process 2")
     entry = find(options.words[1]) if len(options.words) > 1 else the_only_one()
-    spaces = ask(entry, {"call": "page-tables", "limit": MOST_TABLES, "pid": options.process})
+    spaces = ask(entry, {"call": "page-tables", "limit": MOST_PAGES, "pid": options.process})
     if options.process and not spaces:
         why = f"the island {entry.name!r} has none of that number"
         raise NotFound(f"there is no process {options.process}", why, f"enisle top {entry.name}")

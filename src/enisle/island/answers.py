@@ -34,8 +34,8 @@ PATIENCE, SENDING = 1.0, 5.0
 """Seconds a client has to ask, and to take the answer."""
 LONGEST_REQUEST = 4096
 LARGEST_ANSWER = 32 << 20
-FEW_TABLES, MOST_TABLES = 256, 1 << 12
-"""Of each process, in one answer."""
+FEW_PAGES, MOST_PAGES = 1 << 10, 1 << 14
+"""Of page tables in one answer, copies included."""
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
 Request = dict[str, Any]
@@ -144,7 +144,7 @@ def _processes(island: "IslandProcess", hatch: "Hatch", request: Request) -> lis
 
 
 def _page_tables(island: "IslandProcess", hatch: "Hatch", request: Request) -> list[Request]:
-    limit = _number(request, "limit", FEW_TABLES, MOST_TABLES)
+    limit = _number(request, "limit", FEW_PAGES, MOST_PAGES)
     pid = _number(request, "pid", 0, 1 << 22)
     return [_unfolded(space) for space in address_spaces(island.kernel, pid, limit)]
 

@@ -8,7 +8,7 @@ get (its /proc is ours), even where its owner shows it the directory with the so
 
 import os
 import time
-from _socket import SHUT_RDWR
+from _socket import MSG_PEEK, SHUT_RDWR
 from _socket import socket as Socket
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from enisle.island.registry import publish
 if TYPE_CHECKING:
     from enisle.island.process import IslandProcess
 
-BREATH = 0.2
-"""Seconds to wait when the host has no descriptor for a connection."""
+BREATH, PATIENCE = 0.2, 1.0
+"""Seconds to wait when the host has no descriptor for a connection, and for the first byte of one."""
 
 
 class Hatch:
@@ -46,10 +46,12 @@ class Hatch:
                 time.sleep(BREATH)
                 continue
             try:
-                # Only now, from memory: an island that nobody asks does not pay for it.
-                from enisle.island.answers import answer
+                peer.settimeout(PATIENCE)
+                if peer.recv(1, MSG_PEEK):  # else somebody only wanted to know whether we live
+                    # Only now, from memory: an island that nobody asks does not pay for it.
+                    from enisle.island.answers import answer
 
-                answer(island, self, peer)
+                    answer(island, self, peer)
             except OSError:
                 pass  # the client was too slow, or is gone
             finally:

@@ -9,9 +9,10 @@ replaces an empty one and no other, and a socket whose island is dead refuses co
 
 import os
 import time
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM
+from _socket import AF_UNIX, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
+from struct import pack
 
 from enisle.errors import HostError, InvalidRequest, StateError
 from enisle.records import Record
@@ -120,9 +121,13 @@ def _names_in(directory: int, name: str) -> list[str]:
 
 
 def connect(directory: int, entry: Entry, timeout: float) -> Socket | None:
-    """Return a connection to an island's hatch, None when the island is dead. Raises TimeoutError, OSError."""
+    """Return a connection to an island's hatch, None when the island is dead. Raises OSError when it is too busy."""
     peer = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-    peer.settimeout(timeout)
+    if timeout:
+        # A connect(2) that may not block fails at once while the backlog is full; this one waits as long as a send.
+        peer.setsockopt(SOL_SOCKET, SO_SNDTIMEO, pack("qq", int(timeout), int(timeout % 1 * 1e6)))
+    else:
+        peer.setblocking(False)
     try:
         peer.connect(_address(directory, entry.socket))
     except (ConnectionRefusedError, FileNotFoundError):

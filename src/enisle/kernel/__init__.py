@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def address_spaces(kernel: Kernel, pid: int, limit: int) -> "list[SpaceRecord]":
-    """Return the address spaces of all processes, or of `pid` alone, with at most `limit` page tables each."""
+    """Return the address spaces of all processes, or of `pid` alone, with about `limit` pages of tables in all."""
     from enisle.kernel import spaces  # when somebody looks
 
     return spaces.address_spaces(kernel, pid, limit)

@@ -20,7 +20,7 @@ class SpaceRecord(Record):
 
 
 def address_spaces(kernel: "Kernel", pid: int, limit: int) -> list[SpaceRecord]:
-    """Return the spaces of all processes, or of `pid`, with at most `limit` tables each."""
+    """Return the spaces of all processes, or of `pid`; about `limit` pages of tables in all, at least the roots."""
     with kernel.lock:
         spaces = {id(thread.mm): thread.mm for thread in kernel.threads.values()}
         members = {key: [thread for thread in kernel.threads.values() if id(thread.mm) == key] for key in spaces}
@@ -31,5 +31,7 @@ def address_spaces(kernel: "Kernel", pid: int, limit: int) -> list[SpaceRecord]:
             continue
         mm = spaces[key]
         name = threads[0].process.name.decode(errors="replace")
-        found.append(SpaceRecord(pids, name, len(threads), describe_tables(mm.space, mm.lock, limit)))
+        tree = describe_tables(mm.space, mm.lock, limit)
+        limit -= sum(len(table.copies) for table in tree.tables)
+        found.append(SpaceRecord(pids, name, len(threads), tree))
     return sorted(found)

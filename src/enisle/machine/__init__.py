@@ -32,6 +32,7 @@ BLOCKING = {
     "Outcome": "instructions",
     "Queries": "query",
     "Refusal": "instructions",
+    "SecondLevel": "codes",
     "find_value": "files",
     "resolve": "files",
 }
@@ -78,6 +79,7 @@ __all__ = [
     "Queries",
     "Refusal",
     "Registers",
+    "SecondLevel",
     "Syscall",
     "Tier",
     "TierTable",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from enisle.machine.blocking import report as cpu_report
+    from enisle.machine.blocking.codes import SecondLevel as SecondLevel
     from enisle.machine.blocking.files import find_value as find_value
     from enisle.machine.blocking.files import resolve as resolve
     from enisle.machine.blocking.instructions import Action as Action
@@ -117,7 +120,7 @@ if TYPE_CHECKING:
 
 
 def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", limit: int) -> "Outline":
-    """Return what the page tables of a space look like, at most `limit` of them; `lock` is the space's."""
+    """Return what the page tables of a space look like, about `limit` pages of them; `lock` is the space's."""
     from enisle.machine import outline  # when somebody looks
 
     with lock:

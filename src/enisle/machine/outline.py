@@ -51,7 +51,7 @@ class Outline(Record):
 
 
 def outline(space: AddressSpace, limit: int) -> Outline:
-    """Return the tree with at most `limit` tables, upper levels first, without counts. Requires: the space's lock."""
+    """Return the tree with about `limit` pages, upper levels first, without counts. Requires: the space's lock."""
     ops, memory = space.ops, space.memory
     found: list[Table] = []
     total = pages = 0
@@ -60,11 +60,11 @@ def outline(space: AddressSpace, limit: int) -> Outline:
         for key in sorted(space.tables[level]):
             table = space.tables[level][key]
             total += 1
-            if len(found) < limit:
+            if pages < limit or not found:
                 found.append(Table(level, key << shift, _copies(ops, memory, table)))
                 pages += len(found[-1].copies)
             else:
-                pages += len(_ring(ops, table))
+                pages += _number_of_copies(ops, table)
     if not isinstance(ops, ReplicatedTables):
         return Outline(1, (0,), False, total, pages, tuple(found))
     return Outline(ops.store.nodes, (ops.home, *ops.nodes), ops.lazy, total, pages, tuple(found))
@@ -85,6 +85,12 @@ def _ring(ops: object, table: Gpa) -> list[Gpa]:
         while (page := Gpa(frames.successor(pages[-1]))) != table and len(pages) < LONGEST_RING:
             pages.append(page)
     return pages
+
+
+def _number_of_copies(ops: object, table: Gpa) -> int:
+    if not isinstance(ops, ReplicatedTables):
+        return 1
+    return len(_ring(ops, table)) if ops.lazy else 1 + len(ops.nodes)
 
 
 def count(memory: GuestMemory, tree: Outline) -> Outline:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
 from enisle.island import answers, looking
 from enisle.island.hatch import Hatch
-from enisle.island.registry import Entry, connect, open_place, place
+from enisle.island.registry import Entry, connect, is_dead, open_place, place
 from enisle.records import Record
 
 
@@ -46,8 +46,15 @@ class FakeIsland:
         return {"syscalls": 7}
 
 
-def run_island(name: str, ready: int) -> None:
-    """Be an island until killed."""
+def run_island(name: str, ready: int, asked: Path) -> None:
+    """Be an island until killed; `asked` appears with the first question."""
+    answer = answers.answer
+
+    def noting(*arguments: Any) -> None:
+        asked.touch()
+        answer(*arguments)
+
+    answers.answer = noting
     Hatch(name).open(FakeIsland(), -1)  # type: ignore[arg-type]
     os.write(ready, b"!")
     while True:
@@ -62,7 +69,7 @@ def island(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entry]:
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            run_island("web", writer)
+            run_island("web", writer, tmp_path / "asked")
         os._exit(1)
     os.close(writer)
     assert os.read(reader, 1) == b"!"
@@ -311,7 +318,7 @@ def test_a_process_without_free_descriptors_answers_again_once_it_has_one(island
     looking.ask(island, {"call": "about"})
     before = resource.prlimit(island.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(island.pid, resource.RLIMIT_NOFILE, (3, before[1]))
-    with pytest.raises(InvalidRequest, match="may not ask"):  # accept(2) had its descriptor, ours found none
+    with pytest.raises((InvalidRequest, StateError)):  # accept(2) may have had its descriptor, ours finds none
         looking.ask(island, {"call": "about"}, timeout=0.3)
     with pytest.raises(StateError, match="does not answer"):
         looking.ask(island, {"call": "about"}, timeout=0.3)
@@ -373,3 +380,21 @@ def test_nonsense_from_an_island_is_an_error_of_ours(
             looking.ask(entry, {"call": "about"}, timeout=2)
         (sighting,) = looking.islands()
         assert sighting.trouble
+
+
+# ---- what nobody asks for --------------------------------------------------------------------------------------------
+
+
+def test_an_island_that_is_only_looked_for_does_not_come_to_what_answers(island: Entry, tmp_path: Path) -> None:
+    """Sweepers connect to see whether it lives; for that nothing is to be imported."""
+    directory = open_place(place(), make=False)
+    for _ in range(50):
+        assert not is_dead(directory, island)
+    os.close(directory)
+    silent = dial(island)
+    silent.shutdown(socket.SHUT_WR)
+    assert silent.recv(1) == b""  # it has come to this one, and to all before
+    silent.close()
+    assert not (tmp_path / "asked").exists()
+    assert looking.ask(island, {"call": "statistics"}) == {"syscalls": 7}
+    assert (tmp_path / "asked").exists()

@@ -247,3 +247,21 @@ def test_what_a_killed_process_left_is_found_dead(directory: int) -> None:
     published = publish("web")
     assert registry.entries(directory) == [published.entry]
     published.listener.close()
+
+
+def test_a_client_waits_for_room_in_the_backlog_but_not_for_ever(directory: int) -> None:
+    published = publish("web")
+    waiting = [registry.connect(directory, published.entry, 1) for _ in range(registry.BACKLOG + 1)]
+    began = time.monotonic()
+    with pytest.raises(OSError):  # noqa: PT011 - EAGAIN, as connect(2) has it
+        registry.connect(directory, published.entry, 0.3)
+    assert 0.25 < time.monotonic() - began < 5
+    listener: object = published.listener
+    served = threading.Timer(0.2, lambda: os.close(listener._accept()[0]))  # type: ignore[attr-defined]
+    served.start()
+    waiting.append(registry.connect(directory, published.entry, 10))
+    served.join()
+    for peer in waiting:
+        assert peer is not None
+        peer.close()
+    published.listener.close()
