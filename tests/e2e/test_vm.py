@@ -227,6 +227,9 @@ def test_pausing_holds_and_looking_does_not_release(booted: Booted) -> None:
         assert machine.status().state == "paused"
         with machine.paused(), machine.paused():
             machine.registers()
+            for change in (machine.pause, machine.resume):
+                with pytest.raises(StateError, match="held still"):
+                    change()
         assert machine.status().state == "paused"
     finally:
         machine.resume()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enisle.linuxvm.machine import machines as machines
     from enisle.linuxvm.memory_map import Range as Range
     from enisle.linuxvm.qemu import find_qemu as find_qemu
+    from enisle.linuxvm.qemu import version as version
     from enisle.linuxvm.registers import ProcessorRegisters as ProcessorRegisters
     from enisle.linuxvm.registers import Segment as Segment
 
@@ -36,6 +37,7 @@ _MODULES = {
     "find_qemu": "qemu",
     "machines": "machine",
     "parse_disk": "configuration",
+    "version": "qemu",
 }
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
 

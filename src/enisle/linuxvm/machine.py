@@ -8,29 +8,24 @@ An attached machine ends with its object or its process; a detached one is found
 call. Promises: a machine that was running runs again after any look into it, whatever goes wrong.
 """
 
-import fcntl
 import mmap
 import os
 import select
 import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from enisle.errors import GuestError, HostError, StateError
+from enisle.errors import HostError, StateError
 from enisle.linuxvm import launch, state
 from enisle.linuxvm.configuration import VmConfig, from_record
 from enisle.linuxvm.dump import Dump, write_dump
-from enisle.linuxvm.guardian import HOLD, MARK
 from enisle.linuxvm.memory_map import Range, parse_memory_map
-from enisle.linuxvm.monitor import TIMEOUT, Monitor, lock_within
 from enisle.linuxvm.qemu import RAM
 from enisle.linuxvm.registers import ProcessorRegisters, parse_registers
 from enisle.linuxvm.stream import read_stream
+from enisle.linuxvm.talk import Talkative
 from enisle.linuxvm.vmstate import parse_msrs
 from enisle.records import Record
 
@@ -56,12 +51,11 @@ class VmStatus(Record):
     jail: str
 
 
-class VirtualMachine:
+class VirtualMachine(Talkative):
     """One machine, running or ended."""
 
     def __init__(self, directory: Path, record: state.MachineRecord, started: "launch.Started | None" = None) -> None:
-        self.name = record.name
-        self.directory = directory
+        super().__init__(directory)
         self.accelerator = record.accelerator
         self.config: VmConfig = from_record(record.config)
         self.notes: tuple[str, ...] = started.notes if started else ()
@@ -69,9 +63,6 @@ class VirtualMachine:
         self._record = record
         self._started = started
         self._ram: memoryview | None = None
-        self._turn = threading.RLock()
-        self._depth = 0
-        """How often `paused` is entered. Guarded by _turn."""
 
     @classmethod
     def start(
@@ -105,10 +96,10 @@ class VirtualMachine:
             self._started.close()
         self._ram = None
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether its processes are there."""
-        return state.is_alive(self.directory)
+    def reason(self) -> str:
+        """Why it ended, as far as that is known."""
+        told = self._started.wait(0) if self._started is not None and self._started.attached else None
+        return told or super().reason()
 
     def status(self) -> VmStatus:
         """Return what is known of it now."""
@@ -160,7 +151,7 @@ class VirtualMachine:
 
         `force` leaves the guest no time. Raises StateError when it has ended already.
         """
-        self._require_alive()
+        self.require_alive()
         (self.directory / "stopping").touch()
         patience = 2.0
         try:
@@ -204,86 +195,6 @@ class VirtualMachine:
         """Forget a machine that has ended. Raises StateError while it runs."""
         state.remove(self.directory)
 
-    def _require_alive(self) -> None:
-        if self.is_alive:
-            return
-        record = state.try_read(self.directory)
-        told = self._started.wait(0) if self._started is not None and self._started.attached else None
-        reason = told or (record or self._record).reason or "it is gone"
-        hint = f"enisle vm rm {self.name}" if record else "enisle vm ps"
-        raise StateError(f"the machine {self.name} has ended", reason, hint)
-
-    # ---- control ---------------------------------------------------------------------------------------------------
-
-    def monitor(self, timeout: float = TIMEOUT) -> Monitor:
-        """Return a conversation with its QEMU, to be entered. Raises StateError when it has ended."""
-        self._require_alive()
-        return Monitor(self.directory / state.PEN / "qmp", timeout)
-
-    def pause(self) -> None:
-        """Stop its processors until `resume`. Raises StateError when it has ended."""
-        with self._held_still(), self.monitor() as monitor:
-            monitor.execute("stop")
-
-    def resume(self) -> None:
-        """Let its processors go on."""
-        with self._held_still(), self.monitor() as monitor:
-            monitor.execute("cont")
-
-    @contextmanager
-    def paused(self) -> Generator[None, None, None]:
-        """Hold its processors still for a while; they run again afterwards if they ran before. May be nested."""
-        with self._turn:
-            self._depth += 1
-            try:
-                if self._depth > 1:
-                    yield
-                    return
-                with self._held_still():
-                    was_running = self._stop_for_a_moment()
-                    try:
-                        yield
-                    finally:
-                        if was_running:
-                            self._go_on()
-            finally:
-                self._depth -= 1
-
-    @contextmanager
-    def _held_still(self) -> Generator[None, None, None]:
-        """Keep other processes from stopping and continuing it."""
-        self._require_alive()
-        lock = lock_within(self.directory / HOLD, TIMEOUT)
-        try:
-            yield
-        finally:
-            os.close(lock)
-
-    def _stop_for_a_moment(self) -> bool:
-        """Stop the processors; whether they ran."""
-        mark = self.directory / MARK
-        with self.monitor() as monitor:
-            # A mark without a holder: somebody was killed before letting them go on, so we shall.
-            was_running = mark.exists() or bool(monitor.execute("query-status")["running"])
-            if was_running:
-                mark.touch()
-                try:
-                    monitor.execute("stop")
-                except BaseException:
-                    monitor.execute("cont")
-                    mark.unlink(missing_ok=True)
-                    raise
-        return was_running
-
-    def _go_on(self) -> None:
-        try:
-            with self.monitor() as monitor:
-                monitor.execute("cont")
-        except StateError:
-            if self.is_alive:
-                raise
-        (self.directory / MARK).unlink(missing_ok=True)
-
     # ---- looking ---------------------------------------------------------------------------------------------------
 
     def registers(self) -> tuple[ProcessorRegisters, ...]:
@@ -303,7 +214,10 @@ class VirtualMachine:
 
     @property
     def ram(self) -> memoryview:
-        """The guest's memory as it is, read-only, by offset (`memory_map` tells which address lies where)."""
+        """The guest's memory as it is, read-only, by offset (`memory_map` tells which address lies where).
+
+        A page the guest never touched takes room once it is read here; `open_ram` and pread(2) leave it a hole.
+        """
         if self._ram is None:
             descriptor = self.open_ram()
             try:
@@ -315,7 +229,7 @@ class VirtualMachine:
 
     def open_ram(self, *, writable: bool = False) -> int:
         """Return a descriptor of the guest's memory, the caller's to close. Raises StateError when it has ended."""
-        self._require_alive()
+        self.require_alive()
         record = state.try_read(self.directory) or self._record
         try:
             path = f"/proc/{record.guardian}/fd/{record.ram}"
@@ -341,69 +255,6 @@ class VirtualMachine:
                 return write_dump(Path(path), self.name, self.config, descriptor, ranges, registers, msrs, progress)
             finally:
                 os.close(descriptor)
-
-    # ---- talking ---------------------------------------------------------------------------------------------------
-
-    @property
-    def console_log(self) -> Path:
-        """What it wrote to its console, the last megabytes."""
-        return self.directory / state.PEN / "console.log"
-
-    def port(self, name: str) -> Path:
-        """Return the file that what it writes to a virtio port lands in."""
-        return self.directory / state.PEN / f"port-{name}"
-
-    @property
-    def gdb(self) -> Path:
-        """The socket where a debugger may connect (`VmConfig.gdb`)."""
-        return self.directory / state.PEN / "gdb"
-
-    @contextmanager
-    def console(self) -> Generator[socket.socket, None, None]:
-        """Hold its serial console: what is sent is typed. Raises StateError when somebody else does."""
-        self._require_alive()
-        with open(self.directory / "console.lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StateError(
-                    f"the console of {self.name} is taken", "one may sit at it at a time", "leave the other one first"
-                ) from None
-            with self.connect("console") as connection:
-                yield connection
-
-    @contextmanager
-    def connect(self, name: str) -> Generator[socket.socket, None, None]:
-        """Connect to one of QEMU's sockets ("console", "gdb")."""
-        directory = os.open(self.directory / state.PEN, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(f"/proc/self/fd/{directory}/{name}")
-            except OSError as error:
-                why = f"its {name} is gone: {error.strerror}"
-                raise StateError(f"the machine {self.name} is not running", why, "enisle vm ps") from error
-            finally:
-                os.close(directory)
-            yield connection
-
-    def wait_for_console(self, text: str, timeout: float = 60.0) -> None:
-        """Wait until its console has said something. Raises GuestError when it ends first, HostError when late."""
-        deadline = time.monotonic() + timeout
-        wanted = text.encode()
-        while wanted not in self._console():
-            if (reason := self.wait(0.05)) is not None:
-                if wanted in self._console():
-                    return
-                raise GuestError(f"{self.name} ended before it said {text!r}", reason, "look at its console")
-            if time.monotonic() > deadline:
-                tail = self._console()[-200:].decode(errors="replace").strip()
-                raise HostError(f"{self.name} did not say {text!r} within {timeout:g} seconds", tail)
-
-    def _console(self) -> bytes:
-        try:
-            return self.console_log.read_bytes()
-        except OSError:
-            return b""
 
 
 def machines() -> list[VirtualMachine]:
