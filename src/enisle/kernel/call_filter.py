@@ -6,12 +6,13 @@ without rules, nothing at all for kernels without a value. Serves both doors; im
 
 from collections.abc import Callable
 from errno import ENOSYS, EPERM
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from enisle.abi import linux_signal as s
 from enisle.abi import linux_syscalls
 from enisle.abi.seccomp import AUDIT_ARCH_X86_64
-from enisle.abi.x86 import RIP
+from enisle.abi.x86 import GPR_COUNT, RIP
 from enisle.errors import LinuxError
 from enisle.kernel import faults, handlers, signals
 from enisle.kernel.table import ARGUMENT_REGISTERS, LONGEST, Entry, KeepRegisters, Support
@@ -20,10 +21,11 @@ from enisle.machine import ProcessorException
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread
-    from enisle.machine import BlockingValue, Registers
+    from enisle.machine import BlockingValue, Registers, SecondLevel
 
 Refuse = Callable[["Thread"], int]
-SYSCALL_LENGTH, RESTART = 2, 219
+WORDS = Struct(f"<{GPR_COUNT}Q")
+SYSCALL_LENGTH, RESTART, U32 = 2, 219, 0xFFFF_FFFF
 CLONE3 = linux_syscalls.NUMBERS["clone3"]
 """Its flags are in memory: it asks `check` when it has fetched them, so that nobody changes them in between."""
 
@@ -89,12 +91,15 @@ class CallFilter:
         behind = handlers.find(number)
         if behind is None:
             return None
-        second = linux_syscalls.SECONDS[linux_syscalls.NAMES[number]]
-        register = ARGUMENT_REGISTERS[second.argument]
-        verdict, refuse = self.value.refusal, self._refuse
+        register = ARGUMENT_REGISTERS[linux_syscalls.SECONDS[linux_syscalls.NAMES[number]].argument]
+        verdict, refuse = _verdict(self.value.seconds[number]), self._refuse
 
         def call(thread: "Thread", registers: "Registers") -> int | None:
-            refusal = verdict(number, registers[register])
+            if (
+                not thread.waiter.may_sleep
+            ):  # a call slot, which siblings may write to: what is judged is what is served
+                registers = WORDS.unpack_from(registers)
+            refusal = verdict(registers[register])
             return refuse[refusal](thread) if refusal else behind.call(thread, registers)
 
         entry = RefusedEntry(number, call)
@@ -111,6 +116,14 @@ class CallFilter:
             raise LinuxError(self._errno[refusal])
         if refusal:
             self._refuse[refusal](thread)
+
+
+def _verdict(second: "SecondLevel") -> Callable[[int], int]:
+    """Return a function that judges an argument."""
+    if second.flags:
+        return second.table.at_flags
+    codes, default = dict(second.table.codes), second.table.default
+    return lambda argument: codes.get(argument & U32, default)
 
 
 def _need_own_thread(thread: "Thread") -> None:
