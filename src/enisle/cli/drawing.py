@@ -80,7 +80,7 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 def _title(island: str, space: dict[str, Any], y: float) -> str:
     tree, pids = space["tree"], ", ".join(str(pid) for pid in space["pids"][:8])
-    name = f"{island}: {space['name']}, process {pids}, {space['threads']} threads"
+    name = f"{island}: {space['name']}, process {pids}, {_count(int(space['threads']), 'thread')}"
     replicas = [int(node) for node in tree["replicas"]]
     kind = "lazy copies" if tree["lazy"] else "copies" if len(replicas) > 1 else "no copies"
     where = f"{kind}; trees for {_count(len(replicas), 'node')}: {', '.join(map(str, replicas))}"

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any
 
-from enisle.cli.drawing import draw
+from enisle.cli.drawing import MOST_SPACES, draw
 from enisle.cli.options import Options
 from enisle.cli.output import plain, say, size, table
 from enisle.cli.tree_rows import LEVEL_NAMES, Row, rows, span_shift
@@ -47,7 +47,9 @@ def _show(entry: Entry, spaces: list[dict[str, Any]], file: str | None) -> int:
         say(draw(entry.name, spaces))
     else:
         _write(file, draw(entry.name, spaces))
-        say(f"drew {sum(space['tree']['total'] for space in spaces)} page tables into {file}\n")
+        drawn = sum(int(space["tree"]["total"]) for space in spaces[:MOST_SPACES])
+        some = f" ({MOST_SPACES} of {len(spaces)} address spaces)" if len(spaces) > MOST_SPACES else ""
+        say(f"drew {drawn} page tables into {file}{some}\n")
     return 0
 
 
