@@ -202,7 +202,8 @@ def install(names: list[str]) -> list[Kernel]:
             kernels.append(get(name))
         except EnisleError as error:
             failures.append(error)
-            print(f"{name}: {error}", file=sys.stderr)
+    for error in failures[1:]:
+        print(f"tools/kernels: {error}", file=sys.stderr)
     if failures:
         raise failures[0]
     return kernels

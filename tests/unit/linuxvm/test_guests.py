@@ -1,21 +1,25 @@
 """The tools that make test guests: the manifest, the archive a kernel unpacks, and what a guest says of itself."""
 
+import concurrent.futures
+import hashlib
 import io
+import lzma
 import struct
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
+from guests import kernels
 from guests.cpio import CpioWriter
 from guests.initramfs import is_dynamic
 from guests.kernels import MODULES, dependencies
-from guests.manifest import Package, read_manifest
+from guests.manifest import Build, Entry, Package, read_manifest
 from guests.oracle import read_oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enisle.errors import EnisleError, GuestError, InvalidRequest
+from enisle.errors import EnisleError, GuestError, HostError, InvalidRequest, NotFound
 
 
 def test_every_kernel_is_pinned_and_the_lines_asked_for_are_there() -> None:
@@ -50,6 +54,96 @@ def test_a_package_that_is_not_what_was_pinned_is_refused(tmp_path: Path) -> Non
     (tmp_path / "package.deb").write_bytes(b"something else")
     with pytest.raises(EnisleError, match="not what was pinned"):
         check(tmp_path / "package.deb", Package("debian", "pool/x.deb", 14, "0" * 64))
+
+
+def package(place: Path, release: str, *, image: bool) -> Package:
+    """Build a Debian package as kernels come in: an image, a module on which another depends, both compressed."""
+    tree = place / release
+    modules = tree / "usr/lib/modules" / release / "kernel"
+    for directory in (tree / "DEBIAN", tree / "boot", modules):
+        directory.mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text("Package: x\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nDescription: x\n")
+    if image:
+        (tree / "boot" / f"vmlinuz-{release}").write_bytes(b"image of " + release.encode())
+    (modules / "llc.ko.xz").write_bytes(lzma.compress(b"\0depends=\0"))
+    (modules / "bridge.ko.xz").write_bytes(lzma.compress(b"\0depends=llc\0"))
+    (modules / "unwanted.ko.xz").write_bytes(lzma.compress(b"\0depends=\0"))
+    archive = place / f"{release}.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, archive], check=True, capture_output=True)
+    content = archive.read_bytes()
+    return Package("debian", f"pool/{archive.name}", len(content), hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Serve packages from a directory, and keep kernels in another; return the first."""
+    place = tmp_path / "mirror"
+    place.mkdir()
+
+    def download(package: Package, target: Path) -> None:
+        source = place / package.path.removeprefix("pool/")
+        if not source.exists():
+            raise NotFound(f"{package.path} is gone from the mirror")
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(kernels, "download", download)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return place
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *packages: tuple[str, Package]) -> None:
+    builds = tuple(Build(release, "1", (package,)) for release, package in packages)
+    monkeypatch.setattr(kernels, "read_manifest", lambda: {"k": Entry("k", True, builds)})
+
+
+def test_a_kernel_is_unpacked_with_the_modules_wanted_and_kept(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("6.1.0", package(mirror, "6.1.0", image=True)))
+    kernel = kernels.get("k")
+    assert kernel.image.read_bytes() == b"image of 6.1.0"
+    assert [path.name for path in kernel.modules] == ["llc.ko", "bridge.ko"]
+    assert kernel.modules[1].read_bytes() == b"\0depends=llc\0"
+    (mirror / "6.1.0.deb").unlink()
+    assert kernels.get("k") == kernel  # from the cache
+    assert [path.name for path in kernels.kernel_directory().iterdir() if path.is_dir()] == ["6.1.0"]
+
+
+def test_a_build_that_is_gone_makes_room_for_its_substitute(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Package("debian", "pool/gone.deb", 1, "0" * 64)
+    offer(monkeypatch, ("6.1.1", gone), ("6.1.2", package(mirror, "6.1.2", image=True)))
+    assert kernels.get("k").release == "6.1.2"
+    offer(monkeypatch, ("6.1.1", gone))
+    with pytest.raises(NotFound) as told:
+        kernels.get("k")
+    assert "tools/kernels pin" in told.value.hint
+    assert "6.1.1" in told.value.why
+
+
+def test_a_package_without_an_image_or_with_other_bytes_leaves_nothing(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, ("6.1.3", package(mirror, "6.1.3", image=False)))
+    with pytest.raises(InvalidRequest, match="no kernel image"):
+        kernels.get("k")
+    offer(monkeypatch, ("6.1.4", package(mirror, "6.1.4", image=True)._replace(sha256="1" * 64)))
+    with pytest.raises(HostError, match="not what was pinned"):
+        kernels.get("k")
+    offer(monkeypatch, ("6.1.5", package(mirror, "6.1.5", image=True)))
+    whole = (mirror / "6.1.5.deb").read_bytes()
+    (mirror / "6.1.5.deb").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HostError):
+        kernels.get("k")
+    assert [path for path in kernels.kernel_directory().iterdir() if path.is_dir()] == []
+
+
+def test_several_starting_at_once_fetch_once(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("6.1.6", package(mirror, "6.1.6", image=True)))
+    fetched: list[Path] = []
+    plain = kernels.download
+    monkeypatch.setattr(kernels, "download", lambda package, place: (fetched.append(place), plain(package, place)))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = [each.result() for each in [pool.submit(kernels.get, "k") for _ in range(4)]]
+    assert len(set(found)) == 1
+    assert len(fetched) == 1
 
 
 def test_busybox_unpacks_what_the_cpio_writer_wrote(tmp_path: Path) -> None:
