@@ -15,6 +15,8 @@ RSP = 4
 PREFIX_BYTES = {"np": b"", "66": b"\x66", "F3": b"\xf3", "F2": b"\xf2"}
 ESCAPES = {"0F": b"\x0f", "0F38": b"\x0f\x38", "0F3A": b"\x0f\x3a"}
 GENERAL = frozenset((*scalar.HANDLERS, "VEX np 0F 50", "VEX 66 0F 50")) | {
+    f"VEX {prefix} 0F {opcode}" for prefix in ("F3", "F2") for opcode in ("2A", "2C", "2D")
+} | {
     f"VEX 66 {code}" for code in ("0F 6E", "0F 7E", "0F C4", "0F C5", "0F D7", "0F F7", "0F3A 14", "0F3A 15", "0F3A 16",
                                   "0F3A 17", "0F3A 20", "0F3A 22")
 }  # fmt: skip
@@ -29,8 +31,31 @@ def number(rng: random.Random) -> int:
     return rng.getrandbits(64) if kind < 3 else rng.getrandbits(64) & rng.getrandbits(64) & 0xFFFF
 
 
+SINGLES = (0, 1, 0x7FFFFF, 0x800000, 0x3F800000, 0x3F800001, 0x40490FDB, 0x4B000001, 0x4F000000, 0x7F7FFFFF,
+           0x7F800000, 0x7F800001, 0x7FC12345, 0x33800000, 0x00FFFFFF, 0x5F000000)  # fmt: skip
+DOUBLES = (0, 1, (1 << 52) - 1, 1 << 52, 0x3FF0 << 48, 0x3FF0 << 48 | 1, 0x400921FB54442D18, 0x41E0 << 48,
+           0x43E0 << 48, (0x7FF << 52) - 1, 0x7FF << 52, 0x7FF << 52 | 1, 0x7FF8 << 48 | 77, 0x3810 << 48,
+           0x36A0 << 48, 0x47EF << 48)  # fmt: skip
+
+
+def floating(rng: random.Random) -> bytes:
+    """Return numbers of one format: notable ones, near ones, any."""
+    size, notable = rng.choice(((4, SINGLES), (8, DOUBLES)))
+    base = rng.getrandbits(size * 8)
+
+    def one() -> int:
+        kind = rng.randrange(4)
+        if kind == 0:
+            return base ^ rng.getrandbits(12) << rng.randrange(size * 8 - 12)
+        return rng.getrandbits(size * 8) if kind == 1 else rng.choice(notable) | rng.getrandbits(1) << size * 8 - 1
+
+    return b"".join(one().to_bytes(size, "little") for _ in range(32 // size))
+
+
 def vector(rng: random.Random) -> bytes:
-    kind = rng.randrange(4)
+    kind = rng.randrange(6)
+    if kind > 3:
+        return floating(rng)
     if kind == 0:
         return bytes(rng.choices(EDGES, k=32))
     if kind == 1:
@@ -38,6 +63,11 @@ def vector(rng: random.Random) -> bytes:
             32, b"\0"
         )
     return rng.randbytes(32)
+
+
+def _control(rng: random.Random) -> int:
+    """Return an MXCSR, mostly with all exceptions masked."""
+    return rng.getrandbits(16) | (0x1F80 if rng.random() < 0.9 else 0)
 
 
 class Maker:
@@ -63,11 +93,11 @@ class Maker:
             if instruction is not None:
                 flags = 0x202 | rng.getrandbits(12) & ALL
                 code = self._aim(rng, instruction, gpr)
-                state = State(tuple(gpr), flags, bytes(vectors), self._memory(rng), rng.getrandbits(16))
+                state = State(tuple(gpr), flags, bytes(vectors), self._memory(rng), _control(rng))
                 return (code, state), decode(code, CODE)
 
     def _memory(self, rng: random.Random) -> bytes:
-        memory = rng.randbytes(SIZE)
+        memory = rng.randbytes(SIZE) if rng.random() < 0.5 else floating(rng) * (SIZE // 32)
         if self.encoding == "VEX np 0F AE /2" and rng.random() < 0.9:  # the upper half of MXCSR is reserved
             return (memory[:2] + b"\0\0") * (SIZE // 4)
         return memory

@@ -17,8 +17,9 @@ What a blocking value may say `emulate` of, as far as instructions are concerned
 faults of a processor, compared with one on random operands (`tests/unit/machine/software/`). Generated from the
 handlers (`python tools/software_instructions.py > docs/software-instructions.md`); a test compares.
 
-- A feature whose other instructions are used nevertheless ends in SIGILL: there is no software for **floating-point
-  arithmetic**, conversions, FMA, F16C, VEX-encoded string comparisons, nor for AVX-512.
+- Floating point is exact: every rounding mode, denormals, flags and unmasked exceptions as MXCSR has them.
+- What is missing ends in SIGILL: AVX's approximations (VRCPPS, VRSQRTPS), dot products (VDPPS, VDPPD) and string
+  comparisons (VPCMPxSTRx), and everything of AVX-512.
 - Flags that the manual leaves undefined keep their value. A fault leaves everything as it was; a gather that faults
   starts again from its beginning.
 - Legacy SSE operands in memory must be aligned; processors of AMD do not insist on it for SHA.

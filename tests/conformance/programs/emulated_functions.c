@@ -1,4 +1,4 @@
-/* Functions that a processor may lack: SHA, AES, PCLMULQDQ, BMI2, AVX2 on integers. Prints what they compute, across
+/* Functions that a processor may lack: SHA, AES, PCLMULQDQ, BMI2, AVX2, FMA, F16C. Prints what they compute, across
    calls, signals and threads, so that the state in the upper halves of registers must be kept. */
 #include <immintrin.h>
 #include <pthread.h>
@@ -145,6 +145,23 @@ static void halves(void) {
     show("zeroupper", out[2], 32);
 }
 
+static void floats(void) {
+    volatile double x = 1.0, y = 3.0;
+    double sum = 0;
+    float half = 0;
+    for (int i = 1; i < 60; i++) {
+        sum += (x / i - y * i) / (i + 0.5);
+        sum = __builtin_fma(sum, 0.999, x);
+        half += _cvtsh_ss(_cvtss_sh((float)sum / i, 0));
+    }
+    __m256d a = _mm256_set_pd(sum, x / y, y, -x), b = _mm256_hadd_pd(_mm256_sqrt_pd(_mm256_mul_pd(a, a)), a);
+    __m128i whole = _mm256_cvtpd_epi32(_mm256_round_pd(b, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC));
+    b = _mm256_max_pd(_mm256_blendv_pd(a, b, _mm256_cmp_pd(a, b, _CMP_LT_OQ)), _mm256_div_pd(b, a));
+    show("doubles", &b, sizeof b);
+    show("whole", &whole, sizeof whole);
+    printf("float        %.17g %.9g %ld\n", sum, half, (long)(sum * 1000));
+}
+
 static void *thread(void *argument) {
     __m256i a = _mm256_set1_epi32((int)(intptr_t)argument), b = _mm256_set1_epi8(3);
     for (int i = 0; i < 60; i++)
@@ -159,6 +176,7 @@ int main(void) {
     aes();
     bits();
     vectors();
+    floats();
     halves();
     signals();
     pthread_t threads[3];

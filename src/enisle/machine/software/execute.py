@@ -49,9 +49,12 @@ class Choice(Record):
 
 def all_handlers() -> dict[str, Handler]:
     """Return every instruction there is software for, by its encoding as the manual writes it."""
-    from enisle.machine.software import crypto, scalar, state, system, vector_integer, vector_move, vector_shuffle
+    from enisle.machine.software import crypto, scalar, state, system, vector_float, vector_fma
+    from enisle.machine.software import vector_integer as integer
+    from enisle.machine.software import vector_move as move
+    from enisle.machine.software import vector_shuffle as shuffle
 
-    modules = (scalar, system, state, crypto, vector_integer, vector_shuffle, vector_move)
+    modules = (scalar, system, state, crypto, integer, shuffle, move, vector_float, vector_fma)
     return {encoding: handler for module in modules for encoding, handler in module.HANDLERS.items()}
 
 

@@ -55,6 +55,7 @@ int main(void) {
     sigaction(SIGILL, &action, NULL);
     sigaction(SIGSEGV, &action, NULL);
     sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGFPE, &action, NULL);
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
     if (mmap(CODE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) == MAP_FAILED ||
         mmap(MEMORY, 4096, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
