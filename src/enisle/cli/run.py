@@ -16,7 +16,7 @@ from enisle.island import Configuration, parse_environment, parse_mount, parse_s
 from enisle.records import Record
 
 if TYPE_CHECKING:
-    from enisle.island import IslandProcess
+    from enisle.island import Command, IslandProcess
     from enisle.kernel import Process
 
 TIMED_OUT, ISLAND_FAILED = 124, 125
@@ -116,15 +116,13 @@ def _run(options: Options, configuration: Configuration) -> int:
         held = hold_signals()
         # Never closed: the host takes processes, memory and mounts back with this process, faster than we could.
         island = IslandProcess(configuration, _write_note, _write_line)
-        for note in island.notes():
-            tell_note(note)
-        begin = time.monotonic()
-        process = island.start(Command(options.command, island.environment, island.jail.cwd, stdio))
-        forwarder = SignalForwarder(held, island.kernel, terminal)
-        unwatched = options.timeout is not None and not terminal.is_there
-        status, expired = _wait(island, process, None if unwatched else forwarder, options.timeout)
-        outcome = _outcome(status, expired, time.monotonic() - begin, island.statistics())
-        island.leave()
+        try:
+            for note in island.notes():
+                tell_note(note)
+            command = Command(options.command, island.environment, island.jail.cwd, stdio)
+            outcome = _run_on(island, command, options, terminal, held)
+        finally:
+            island.leave()
     if capture:
         capture.print_record(outcome)
     if options.stats:
@@ -132,6 +130,17 @@ def _run(options: Options, configuration: Configuration) -> int:
     if outcome.timed_out and not options.json:
         tell_note(f"killed after {options.timeout:g} seconds")
     return outcome.exit_code
+
+
+def _run_on(
+    island: "IslandProcess", command: "Command", options: Options, terminal: Terminal, held: frozenset[signal.Signals]
+) -> Outcome:
+    begin = time.monotonic()
+    process = island.start(command)
+    forwarder = SignalForwarder(held, island.kernel, terminal)
+    unwatched = options.timeout is not None and not terminal.is_there
+    status, expired = _wait(island, process, None if unwatched else forwarder, options.timeout)
+    return _outcome(status, expired, time.monotonic() - begin, island.statistics())
 
 
 def _unless_closed(descriptor: int, options: Options) -> int:
