@@ -37,18 +37,14 @@ class PageTableOps(Protocol):
     def root(self, table: Gpa) -> Gpa: ...
     def space(self) -> "PageTableOps": ...
     def publish(self, space: "AddressSpace", gva: int) -> None: ...
+    def used_by_several(self, table: Gpa, index: int) -> bool: ...
 
     @property
     def tables(self) -> int: ...
-    @property
-    def several(self) -> bool: ...
 
 
 class PlainPageTables:
     """One copy of every table."""
-
-    several = False
-    """A processor's own fault leaves no older translation anywhere else."""
 
     def __init__(self, memory: GuestMemory) -> None:
         self._memory = memory
@@ -89,6 +85,10 @@ class PlainPageTables:
 
     def publish(self, space: "AddressSpace", gva: int) -> None:
         """Let every processor find the kernel's own page at `gva` without a fault; there is nothing to do."""
+
+    def used_by_several(self, table: Gpa, index: int) -> bool:
+        """Return whether a processor's fault may leave an older translation with another tree; there is none."""
+        return False
 
 
 def leaf_flags(read: bool, write: bool, execute: bool) -> int:
@@ -354,8 +354,9 @@ class AddressSpace:
             return
         new = self.memory.allocate_frame()
         self.memory.write(new, self.memory.read(old, PAGE))
+        flush = flush or self.ops.used_by_several(table, index)
         self.ops.set(table, index, new | flags)
-        if flush or self.ops.several:
+        if flush:
             self.memory.flush(old, 1)
         self.memory.release(old, 1)
 

@@ -156,11 +156,6 @@ class ReplicatedTables:
         """Tables in use in the whole machine, copies included."""
         return self.store.tables
 
-    @property
-    def several(self) -> bool:
-        """Return whether a processor's own fault may leave an older translation with another."""
-        return bool(self.nodes) or self.store.several_machines
-
     def space(self) -> "ReplicatedTables":
         """Return the tables of one more address space, at home where the calling thread's memory is."""
         return ReplicatedTables(self.store, self.store.memory.preferred()[0])
@@ -299,6 +294,13 @@ class ReplicatedTables:
             for copy in self._frames.ring(table)[1:]:
                 entry |= words[(copy >> 3) + index] & MARKS
         return entry
+
+    def used_by_several(self, table: Gpa, index: int) -> bool:
+        """Return whether processors of several nodes may know the entry: the copies they walked are accessed."""
+        if not self.nodes:
+            return self.store.several_machines
+        copies = self._frames.ring(table)
+        return sum(bool(self._words[(copy >> 3) + index] & Pte.ACCESSED) for copy in copies) > 1
 
     def get_run(self, table: Gpa, index: int, count: int) -> list[int]:
         """Return entries, with the accessed and dirty bits of all copies."""

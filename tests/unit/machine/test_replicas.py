@@ -207,6 +207,23 @@ def test_marks_are_read_as_a_union_and_never_spread(space: AddressSpace, store: 
     assert space.entry(BASE) & PTE_ADDRESS == words[(ring[1] >> 3) + index] & PTE_ADDRESS
 
 
+def test_a_copied_page_is_flushed_only_when_several_nodes_may_know_it(space: AddressSpace, store: TableStore) -> None:
+    for users, flushes in (((2,), 0), ((0, 2), 1), ((1, 3), 1), ((), 0)):
+        frame = map_one(space, flags=READ_WRITE)
+        child = AddressSpace(store.memory, ReplicatedTables(store))
+        space.clone_range(child, Gva(BASE), 1, private=True)
+        for node in users:
+            copy = trees.copy_on(trees.tables_of(space), copies(space, BASE)[0], node)
+            assert copy is not None
+            store.memory.words[(copy >> 3) + (BASE >> 12 & 511)] |= ACCESSED
+        before = store.memory.flushes
+        space.break_cow(Gva(BASE), flush=False)
+        assert store.memory.flushes - before == flushes, f"{users=}"
+        assert space.entry(BASE) & PTE_ADDRESS != frame
+        child.close()
+        space.unmap(Gva(BASE), 1)
+
+
 def test_ten_thousand_accesses_from_random_nodes_are_all_found(space: AddressSpace, store: TableStore) -> None:
     pages = 600
     for page in range(pages):
