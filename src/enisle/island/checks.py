@@ -14,6 +14,7 @@ from enisle.errors import EnisleError
 from enisle.island import jail
 from enisle.island.configuration import Configuration, validate
 from enisle.island.namespaces import enter_namespaces
+from enisle.island.registry import open_place, place
 from enisle.machine import probe
 from enisle.records import Record
 
@@ -41,8 +42,15 @@ def run_checks() -> Iterator[Check]:
     yield _timed("kvm", _kvm)
     yield _timed("emulated", _emulated)
     yield _timed("memory", _memory)
+    yield _timed("hatch", _hatch)
     for name, check in (("namespaces", _namespaces), ("network", _network), ("root", _root), ("confinement", _confine)):
         yield _timed(name, lambda check=check: in_child(check))
+
+
+def _hatch() -> str:
+    path = place()
+    os.close(open_place(path, make=True))
+    return f"running islands are listed in {path}"
 
 
 def _timed(name: str, check: Callable[[], str]) -> Check:

@@ -140,7 +140,7 @@ def test_rings_in_any_order_are_drawn(order: tuple[int, ...]) -> None:
     assert rings(draw("web", [space(tree(2, 3, order))])) == 5 * 3
 
 
-@pytest.mark.parametrize(("leaf_tables", "nodes", "spaces"), [(4000, 64, 1), (1, 1, 100), (600, 16, 20)])
+@pytest.mark.parametrize(("leaf_tables", "nodes", "spaces"), [(1500, 64, 1), (1, 1, 100), (300, 16, 20)])
 def test_no_tree_is_too_large_for_a_picture(leaf_tables: int, nodes: int, spaces: int) -> None:
     outline = {**tree(leaf_tables, nodes), "nodes": nodes}
     picture = draw("web", [space(outline)] * spaces)
