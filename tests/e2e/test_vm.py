@@ -329,6 +329,19 @@ def test_qemu_killed_is_told_and_swept(stub: str) -> None:
     assert not machine.directory.exists()
 
 
+def test_several_threads_hear_of_the_end(stub: str) -> None:
+    heard: list[str | None] = []
+    with VirtualMachine.start(small(stub, "heard")) as machine:
+        threads = [threading.Thread(target=lambda: heard.append(machine.wait(20))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert machine.wait(0) is None
+        machine.stop(force=True)
+        for thread in threads:
+            thread.join()
+    assert heard == ["stopped"] * 4
+
+
 def test_a_killed_guardian_takes_qemu_with_it(stub: str) -> None:
     with VirtualMachine.start(small(stub, "orphan")) as machine:
         os.kill(guardian_of(machine.status().pid), signal.SIGKILL)

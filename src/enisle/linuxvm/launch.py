@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -42,6 +43,8 @@ class Started:
         self._report = report
         self._heard = b""
         self._reason: str | None = None
+        self._listening = threading.Lock()
+        """Held by the one thread that reads what the guardian says."""
         self._guardian: subprocess.Popen[bytes] | None = None
 
     def adopt(self, guardian: "subprocess.Popen[bytes]") -> None:
@@ -66,14 +69,19 @@ class Started:
 
     def wait(self, timeout: float | None) -> str | None:
         """Wait for the end of an attached machine; return the reason, or None."""
-        if self._reason is None:
-            line = self.line(timeout)
-            if line is None:
-                return None
-            self._reason = line.removeprefix("ended ") or "its guardian was killed"
-            if self._guardian is not None:
-                self._guardian.wait()
-        return self._reason
+        if not self._listening.acquire(timeout=-1 if timeout is None else timeout):
+            return self._reason  # another thread waits for it already
+        try:
+            if self._reason is None:
+                line = self.line(timeout)
+                if line is None:
+                    return None
+                self._reason = line.removeprefix("ended ") or "its guardian was killed"
+                if self._guardian is not None:
+                    self._guardian.wait()
+            return self._reason
+        finally:
+            self._listening.release()
 
     def let_go(self) -> None:
         """Leave a detached machine to itself."""

@@ -29,7 +29,7 @@ from enisle.linuxvm.talk import Talkative
 from enisle.linuxvm.vmstate import parse_msrs
 from enisle.records import Record
 
-RUNNING, PAUSED, ENDED, HANGING = "running", "paused", "ended", "hanging"
+STARTING, RUNNING, PAUSED, ENDED, HANGING = "starting", "running", "paused", "ended", "hanging"
 
 
 class VmStatus(Record):
@@ -37,7 +37,7 @@ class VmStatus(Record):
 
     name: str
     state: str
-    """"running", "paused", "hanging" (QEMU does not answer) or "ended"."""
+    """"starting", "running", "paused", "hanging" (QEMU does not answer) or "ended"."""
     accelerator: str
     memory: int
     processors: int
@@ -107,7 +107,7 @@ class VirtualMachine(Talkative):
         alive = self.is_alive and record.state != ENDED
         return VmStatus(
             name=self.name,
-            state=self._run_state() if alive else ENDED,
+            state=(STARTING if record.state == STARTING else self._run_state()) if alive else ENDED,
             accelerator=record.accelerator,
             memory=self.config.memory,
             processors=self.config.processors,
