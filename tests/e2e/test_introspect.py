@@ -233,7 +233,7 @@ def _code(t: Tampered) -> None:
 
 
 def _constant(t: Tampered) -> None:
-    region = [r for r in t.session.kernel.image.regions if not r.writable and not r.executable][3]
+    region = next(r for r in t.session.kernel.image.regions if r.size >= 2 << 20 and not (r.writable or r.executable))
     t.write(region.start + 0x10, bytes([t.read(region.start + 0x10, 1)[0] ^ 1]))
 
 

@@ -286,7 +286,7 @@ class _Judge:
                 if not self._image.is_text(at):
                     self._find("read-only data", f"{at:#x}", f"{old[offset]:#04x} became {new[offset]:#04x}")
                     continue
-                sites = sites or PatchSites(self._kernel.image)
+                sites = sites or PatchSites(self._kernel.image, self._kernel.exports.by_name.get("__fentry__", 0))
                 around = slice(max(offset - 8, 0), offset + 16)
                 why = sites.explain(at, old[around], new[around], self._is_trampoline) if offset >= 8 else None
                 if why is not None:

@@ -5,7 +5,8 @@ Reads only, while the guest stands still; `integrity` judges what was read when 
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from enisle.introspect.memory import Guest, ProcessorState, Unmapped
 from enisle.introspect.modules import MODULE_AREA, Module, list_modules
 from enisle.introspect.processes import ProcessList, family, list_processes
 from enisle.records import Record
+
+LARGE_PAGE = 2 << 20
 
 if TYPE_CHECKING:
     from enisle.introspect.discover import Kernel
@@ -29,7 +32,7 @@ class Baseline(Record):
     lstar: int
     table: tuple[int, ...]
     runs: tuple[tuple[int, bytes], ...]
-    """(address, content) of what must not change: code and read-only data."""
+    """(address, content) of what must not change: code, and read-only data in large pages."""
 
     def save(self, path: Path) -> None:
         """Write it to a file. Raises HostError."""
@@ -67,31 +70,37 @@ class Look(Record):
     writable_code: tuple[tuple[int, int], ...]
 
 
-def look(kernel: "Kernel", guest: Guest) -> Look:
-    """Read everything a check needs."""
-    processors = guest.processors()
+def look(kernel: "Kernel", guest: Guest, hold: Callable[[str], AbstractContextManager[None]], why: str) -> Look:
+    """Read everything a check needs; what changes by the moment in one pause, code and constants after it."""
     space = kernel.space
-    space.forget()
-    tree, troubles = family(kernel)
-    modules, walk = list_modules(kernel)
-    regions = [*space.regions(KERNEL_START, KERNEL_END, 1100), *space.regions(KERNEL_END, MODULE_AREA[1], 1100)]
+    with hold(why):
+        processors = guest.processors()
+        space.forget()
+        gates = tuple(read_gates(space, state) for state in processors)
+        processes = list_processes(kernel)
+        tree, troubles = family(kernel)
+        modules, walk = list_modules(kernel)
+        registered = _registered(kernel, modules)
+        regions = [*space.regions(KERNEL_START, KERNEL_END, 1100), *space.regions(KERNEL_END, MODULE_AREA[1], 1100)]
     return Look(
         processors=processors,
-        gates=tuple(read_gates(space, state) for state in processors),
+        gates=gates,
         image=Image(kernel.image.regions, guest.memory),
-        processes=list_processes(kernel),
+        processes=processes,
         family=tree,
         troubles=tuple(troubles),
         modules=tuple(modules),
         module_trouble=walk.broken,
-        registered=_registered(kernel, modules),
+        registered=registered,
         writable_code=tuple((r.start, r.size) for r in regions if r.writable and r.executable),
     )
 
 
 def take_baseline(kernel: "Kernel", seen: Look) -> Baseline:
     """Return a baseline of what was read."""
-    places = seen.image.runs(executable=True) + seen.image.runs(executable=False, writable=False)
+    # The gaps behind code and constants are freed and serve others, with any rights, in small pages: they may change.
+    constants = [r for r in seen.image.regions if r.size >= LARGE_PAGE and not (r.writable or r.executable)]
+    places = seen.image.runs(executable=True) + [(region.start, region.start + region.size) for region in constants]
     return Baseline(
         start=seen.image.start,
         gates=tuple((gate.vector, gate.target, gate.selector, gate.stack, gate.attributes) for gate in seen.gates[0]),

@@ -13,6 +13,8 @@ NOP5, NOP2 = b"\x0f\x1f\x44\x00\x00", b"\x66\x90"
 NOPS = (NOP5, b"\x66\x66\x66\x66\x90", b"\x3e\x8d\x74\x26\x00", b"\x2e\x2e\x2e\x31\xc0")
 TRAMPOLINE_MARK = b"\x0f\xb9\xcc"
 """UD1 behind the jump of a static call's trampoline (arch/x86/kernel/static_call.c)."""
+TRACING_SPAN = 0x1000
+"""Behind `__fentry__` lie the callers whose calls tracing turns to its own functions (arch/x86/kernel/ftrace_64.S)."""
 FEWEST = 64
 PROBE = 512
 _JUMP = struct.Struct("<iiq")
@@ -20,10 +22,12 @@ _SITE = struct.Struct("<ii")
 
 
 class PatchSites:
-    """The places of one image that may change, and how. `original` is the image the changes are told against."""
+    """The places of one image that may change, and how. `original` is the image the changes are told against,
+    `tracing` the address of `__fentry__`."""
 
-    def __init__(self, original: Image) -> None:
+    def __init__(self, original: Image, tracing: int = 0) -> None:
         self._image = original
+        self._tracing = tracing
         self.jumps = self._jump_labels()
         self.calls = self._static_calls()
 
@@ -40,6 +44,10 @@ class PatchSites:
                 return "static call"
             if before[5:8] == TRAMPOLINE_MARK == after[5:8] and self._is_branch(site, after):
                 return "static call trampoline"
+            if self._tracing <= site < self._tracing + TRACING_SPAN and before[:1] == after[:1] == b"\xe8":
+                target = site + 5 + struct.unpack_from("<i", after, 1)[0]
+                if self._image.is_text(target) or is_trampoline(target):
+                    return "function tracing"
             traced = before[:5] in NOPS and after[:1] == b"\xe8"
             untraced = before[:1] == b"\xe8" and after[:5] in NOPS
             target = site + 5 + struct.unpack_from("<i", after, 1)[0]

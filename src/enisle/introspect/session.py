@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from enisle.introspect.syscalls import Dispatch
 
 MOST_TRIES = 10
-PASSING = ("hidden process", "hidden module", "task list", "module list")
-"""Findings that a busy kernel may show for an instant."""
+SETTLING = 0.05
+"""Seconds between two looks at something that does not seem right."""
 T = TypeVar("T")
 
 
@@ -154,20 +154,19 @@ class Introspection:
     def check(self, baseline: Baseline | None = None) -> Report:
         """Compare what must agree in a kernel that nobody tampered with."""
         report = judge(self.kernel, self._look("check"), baseline)
-        passing = [finding for finding in report.findings if finding.kind in PASSING]
-        if not passing:
+        if report.clean:
             return report
-        # A fork or an exit caught half-way looks the same: only what is still there a moment later counts.
-        time.sleep(0.05)
-        again = judge(self.kernel, self._look("check again"), baseline).findings
-        return report._replace(findings=tuple(f for f in report.findings if f not in passing or f in again))
+        # A fork caught half-way, or code being patched, looks the same: only what is still there a moment later counts.
+        time.sleep(SETTLING)
+        again = judge(self.kernel, self._look("check again"), baseline)
+        return again._replace(findings=tuple(finding for finding in again.findings if finding in report.findings))
 
     def baseline(self) -> Baseline:
         """Return what `check` compares with later."""
         return take_baseline(self.kernel, self._look("baseline"))
 
     def _look(self, why: str) -> Look:
-        return self._paused(why, lambda: look(self.kernel, self.guest))
+        return look(self.kernel, self.guest, lambda label: _held(self.guest, self.pauses, label), why)
 
     def processors(self) -> Sequence[ProcessorState]:
         """Return the processors as they stand now."""

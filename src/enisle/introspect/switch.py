@@ -37,7 +37,9 @@ class Switch:
             name, operands = step.name, step.operands
             if name == "ret":
                 return RETURNS
-            if name == "call" or name[0] == "j":
+            if name == "call" and at in (self.entry, self.entry + 4):
+                pass  # function tracing: fentry, before the function's own code (Documentation/trace/ftrace.rst)
+            elif name == "call" or name[0] == "j":
                 taken = True if name in ("call", "jmp") else _condition(name, compared)
                 if taken is None:
                     return None

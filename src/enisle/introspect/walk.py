@@ -119,10 +119,17 @@ class _Walk:
                     self._events.append(Return(at, state.registers.get("rax")))
                 return
             if instruction.name == "call":
-                self._call(instruction, state, tail=False)
+                if not self._is_traced(instruction):
+                    self._call(instruction, state, tail=False)
             elif instruction.name[0] != "j":
                 self._step(instruction, state)
             at = instruction.end
+
+    def _is_traced(self, instruction: Instruction) -> bool:
+        """Return whether a call is that of function tracing: the first instruction, to a trampoline; it keeps all."""
+        operand = instruction.operands[0]
+        first = instruction.address in (self._entry, self._entry + 4)
+        return first and isinstance(operand, Imm) and not self._walker.is_text(operand.value)
 
     def _jump(self, instruction: Instruction, state: State) -> bool:
         """Handle a jump; return whether the path goes on behind it."""
