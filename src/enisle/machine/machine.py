@@ -104,7 +104,9 @@ class Machine:
 
         try:
             self.enforcement = Enforcement(self)
-            for processor in self._all:
+            if self.enforcement.uses_hardware:
+                self._idle.clear()  # what has run already may not be changed any more (KVM_SET_CPUID2)
+            for processor in self._idle:
                 self.enforcement.prepare_processor(processor)
         except BaseException:
             self.close()

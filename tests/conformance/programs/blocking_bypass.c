@@ -128,6 +128,9 @@ static unsigned in_sib(void) { /* or byte [rdi], 0xa2 */
 static unsigned between_two(void) { /* mov al, 0x0f; movabs [...], al */
     return enter(put(fresh(RWX), "\xb0\x0f\xa2\xc3\x90\x90\x90\x90\x90\x90\xc3", 11) + 1);
 }
+static unsigned behind_another(void) { /* cpuid where the ModRM byte of movdir64b would be */
+    return enter(put(fresh(RWX), "\x0f\x38\xf8\x0f\xa2\xc3", 6) + 3);
+}
 static unsigned deep_in_text(void) { /* sane code around it, and the immediate is entered */
     byte *page = fresh(RWX);
     size_t at = 0;
@@ -726,7 +729,7 @@ static const struct { const char *name; function run; } variants[] = {
 #define V(name) {#name, name}
     V(plain), V(prefix_66), V(prefix_f3), V(prefix_f2), V(prefix_rex), V(prefix_rex_all), V(prefix_cs), V(prefix_gs),
     V(prefix_67), V(prefix_many), V(prefix_too_many), V(prefix_lock), V(in_immediate), V(in_immediate_64),
-    V(in_compare), V(in_displacement), V(in_modrm), V(in_sib), V(between_two), V(deep_in_text), V(across_pages),
+    V(in_compare), V(in_displacement), V(in_modrm), V(in_sib), V(between_two), V(behind_another), V(deep_in_text), V(across_pages),
     V(across_pages_second_first), V(across_mappings), V(across_pages_later), V(prefix_across_pages), V(jit),
     V(jit_protected), V(jit_execute_only), V(jit_overwritten), V(jit_one_byte), V(self_modifying), V(at_site),
     V(aliases), V(aliases_later), V(alias_hidden), V(alias_private), V(alias_by_descriptor),

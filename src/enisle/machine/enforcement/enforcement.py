@@ -13,6 +13,7 @@ from enisle.abi.types import Gpa
 from enisle.machine.blocking.instructions import OF_FEATURE, Instruction
 from enisle.machine.blocking.query import Queries
 from enisle.machine.blocking.value import BlockingValue
+from enisle.machine.enforcement import hardware
 from enisle.machine.enforcement.audit import Auditor
 from enisle.machine.enforcement.guard import Guard
 from enisle.machine.enforcement.lacking import Lacking
@@ -20,7 +21,7 @@ from enisle.machine.enforcement.opcodes import CODED, traps_of
 from enisle.machine.enforcement.pages import TextCache
 from enisle.machine.enforcement.perform import ProcessorAnswers
 from enisle.machine.enforcement.scan import Scanner
-from enisle.machine.enforcement.tiers import MAPS, Tier, TierTable, probe_controls
+from enisle.machine.enforcement.tiers import CONTROLS, MAPS, Tier, TierTable, probe_controls
 from enisle.machine.pagetables import AddressSpace
 from enisle.machine.processor import Processor
 from enisle.records import Record
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from enisle.machine.machine import Machine
 
+HARDWARE = frozenset(CONTROLS) | {Instruction.CPUID}
 X87_SSE, PKRU = 3, 1 << 9
 NATIVE_FAULTS = (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC, Instruction.XSETBV)
 """Instructions that fault in ring 3 of their own, where the probe has seen it."""
@@ -69,6 +71,8 @@ class Enforcement:
         self.forbidden_state = real & ~machine.queries.xcr0 & ~(X87_SSE | PKRU) if self.matrix.audit else 0
         """Components of the XSAVE area that no program may have in use."""
         self.auditor = Auditor(self.forbidden_state, self.counts) if self.forbidden_state else None
+        self.uses_hardware = any(self.tiers[kind].tier == Tier.HW for kind in HARDWARE & self.value.trapped())
+        """A processor is told what to refuse, before its first run."""
         self.counter_offset = 0
         self.lacking = Lacking(machine.queries, machine.trap_code())
         """What software executes because the processor cannot."""
@@ -101,7 +105,9 @@ class Enforcement:
         tsc.reader()()
 
     def prepare_processor(self, processor: Processor) -> None:
-        """Do what a new processor needs before its first run."""
+        """Do what a new processor needs before its first run. Raises HostError."""
+        if self.uses_hardware:
+            hardware.apply(processor, self)
         if self.auditor:
             self.auditor.attach(processor)
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from enisle.machine.enforcement.enforcement import Enforcement
 
 SLOT_FLAGS = leaf_flags(True, False, True)
-PRIVILEGED = (Instruction.RDMSR, Instruction.WRMSR, Instruction.RDPMC, Instruction.XSETBV)
+PRIVILEGED = frozenset(Instruction(name) for name in ("rdmsr", "wrmsr", "rdpmc", "xsetbv", "cpuid", "rdtsc", "rdtscp"))
+"""Instructions that fault with #GP where a control of the processor, or their privilege, keeps them from ring 3."""
 CAUGHT = (Vector.UD, Vector.BP, Vector.GP)
 FETCHED = 384
 """Bytes read for one run."""

@@ -13,6 +13,7 @@ from enisle.machine.software import decode as decoder
 from enisle.machine.software.opcodes import LEGACY, OPERAND, PP, REG, RM, rules
 from enisle.records import Record
 
+ESCAPE = rb"\x0f"
 ESCAPES = {1: b"\x0f", 2: b"\x0f\x38", 3: b"\x0f\x3a"}
 LONGEST = 4
 """Bytes of the longest trap: escape, opcode, ModRM."""
@@ -95,8 +96,12 @@ def _modrm(allowed: tuple[int, ...]) -> bytes:
 
 
 def expression(traps: Iterable[Trap]) -> "re.Pattern[bytes]":
-    """Return the search for any of the traps. Matches cannot overlap: none has 0F but at its first byte."""
-    return re.compile(b"|".join(sorted({trap.expression for trap in traps})), re.DOTALL)
+    """Return the search for any of the traps.
+
+    It takes the escape byte only and looks at the others, which may be another trap's escape: 0F 38 F0 0F A2.
+    """
+    rest = sorted({trap.expression.removeprefix(ESCAPE) for trap in traps})
+    return re.compile(ESCAPE + b"(?=" + b"|".join(rest) + b")", re.DOTALL)
 
 
 def kind_of(instruction: decoder.Instruction) -> Instruction | None:

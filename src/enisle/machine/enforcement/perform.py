@@ -13,6 +13,7 @@ from enisle.abi.x86 import RAX, RCX, RDX, RIP, Vector
 from enisle.machine.blocking.instructions import Action, Instruction
 from enisle.machine.blocking.query import Queries
 from enisle.machine.blocking.value import BlockingValue
+from enisle.machine.enforcement.msr import answer
 from enisle.machine.enforcement.opcodes import kind_of, levels_of
 from enisle.machine.processor import Processor, ProcessorException, Registers
 from enisle.machine.software import decode as decoder
@@ -162,12 +163,11 @@ def access_register(
 
     A write to an emulated register is taken and forgotten.
     """
-    if judgement.action != Action.EMULATE:
+    write = judgement.kind is Instruction.WRMSR
+    content = answer(value, gpr[RCX] & U32, write)
+    if content is None:
         return ProcessorException(Vector.GP, 0)
-    if judgement.kind is Instruction.RDMSR:
-        content = value.answer(Instruction.RDMSR, gpr[RCX] & U32)
-        if content is None:
-            return ProcessorException(Vector.GP, 0)
+    if not write:
         gpr[RAX], gpr[RDX] = content & U32, content >> 32
     gpr[RIP] += length
     return None

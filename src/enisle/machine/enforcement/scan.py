@@ -69,13 +69,14 @@ class Scanner:
         """Return where trapped opcodes stand in `content` from `start` on: the offsets of their escape bytes."""
         if self._expression is None:
             return []
-        return [found.start() for found in self._expression.finditer(content, start) if self._is_whole(content, found)]
+        starts = (found.start() for found in self._expression.finditer(content, start))
+        return [found for found in starts if self._length(content, found)]
 
-    def _is_whole(self, content: bytes, found: "re.Match[bytes]") -> bool:
-        """Return whether the prefixes before a match can make it the instruction meant."""
-        start = found.start()
+    def _length(self, content: bytes, start: int) -> int:
+        """Return how many bytes tell the trapped opcode at `start`, 0 when its prefixes make it something else."""
         second = content[start + 1]
-        key = (MAP_OF[second], content[start + 2]) if second in MAP_OF else (1, second)
+        opcode = start + 2 if second in MAP_OF else start + 1
+        traps = self._needs[MAP_OF.get(second, 1), content[opcode]]
         present = 1
         at = start - 1
         while at >= 0 and start - at <= PREFIX_RUN and content[at] in PREFIXES:
@@ -83,10 +84,11 @@ class Scanner:
             at -= 1
         if at < 0:
             present = 0xF  # who knows what stands before
-        return any(
-            trap.prefixes & present and (not trap.modrm or content[found.end() - 1] in trap.modrm)
-            for trap in self._needs[key]
-        )
+        modrm = content[opcode + 1 : opcode + 2]
+        for trap in traps:
+            if trap.prefixes & present and (not trap.modrm or (modrm and modrm in trap.modrm)):
+                return opcode + 1 - start + bool(trap.modrm)
+        return 0
 
     def crosses(self, tail: bytes, head: bytes) -> bool:
         """Return whether a trapped opcode begins in one page and ends in the next."""
@@ -95,7 +97,7 @@ class Scanner:
         first = tail[-PREFIX_RUN - LONGEST + 1 :]
         joined = first + head[: LONGEST - 1]
         return any(
-            found.start() < len(first) < found.end() and self._is_whole(joined, found)
+            found.start() < len(first) < found.start() + self._length(joined, found.start())
             for found in self._expression.finditer(joined, max(0, len(first) - LONGEST + 1))
         )
 

@@ -152,7 +152,8 @@ def probe_controls(backend: str, cached: bool = True) -> Matrix:
         kept = _read(path, backend)
         if kept:
             return kept
-    matrix = Matrix(*apart(lambda: list(measure(backend))))
+    found: list[Any] = apart(lambda: list(measure(backend)))
+    matrix = Matrix(*found[:-1], undefined=tuple(found[-1]))
     if cached and path:
         _write(path, matrix)
     return matrix
