@@ -7,6 +7,8 @@ ours, then those of tables and memory.
 """
 
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from enisle.abi.types import Gpa
@@ -22,6 +24,8 @@ from enisle.machine.replicas import PRESENT, TableStore
 from enisle.machine.replication_view import ReplicationStatistics, TreesView
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from enisle.machine.replication_auto import Pilot
 
 LIMBO = 128
@@ -71,7 +75,7 @@ class Replication:
 
     def adopt(self, space: AddressSpace, lock: Any) -> None:
         """Keep the trees of a space in use as the mode wants them; `lock` guards its tables."""
-        with lock:
+        with self._using(space), lock:  # whoever is at it by its former lock comes to an end first
             with self.lock:
                 self._spaces[space] = lock
                 self._pooled.discard(space)
@@ -150,9 +154,22 @@ class Replication:
         with self.lock:
             return [(processor, node) for processor, (where, node) in self._residents.items() if where is space]
 
-    def guarding(self, space: AddressSpace) -> Any:
-        """Return the lock of a space, in use or not any more."""
-        return self._locked(space)
+    @contextmanager
+    def _using(self, space: AddressSpace) -> Generator[bool]:
+        """Hold the lock of a space, and tell whether it is still in use: for those who are not its user."""
+        with self.lock:
+            lock = self._spaces.get(space)
+        if lock is None:
+            yield False
+            return
+        with lock:
+            with self.lock:
+                still = self._spaces.get(space) is lock
+            yield still
+
+    def guarding(self, space: AddressSpace) -> "AbstractContextManager[bool]":
+        """Return a guard of a space's tables that tells whether it is still in use."""
+        return self._using(space)
 
     def _locked(self, space: AddressSpace) -> Any:
         with self.lock:
@@ -210,8 +227,9 @@ class Replication:
         if mode != "off":
             self._share_supervisor()
         for space in self.spaces():
-            with self._locked(space):
-                self._conform(space)
+            with self._using(space) as used:
+                if used:
+                    self._conform(space)
             self._follow(space)
         with self.lock:
             for space in self._pooled:
@@ -229,10 +247,11 @@ class Replication:
 
     def choose(self, space: AddressSpace, wanted: bool) -> None:
         """In mode auto: let a space have copies, or not."""
-        with self._locked(space):
-            with self.lock:
-                (self._chosen.add if wanted else self._chosen.discard)(space)
-            self._conform(space)
+        with self._using(space) as used:
+            if used:
+                with self.lock:
+                    (self._chosen.add if wanted else self._chosen.discard)(space)
+                self._conform(space)
 
     def chosen(self, space: AddressSpace) -> bool:
         with self.lock:
@@ -286,10 +305,10 @@ class Replication:
     def migrate(self, space: AddressSpace, node: int, keep: bool = False) -> None:
         """Move the first tree of a space to `node`; the old one stays only if `keep`. Raises OutOfMemory, unmoved."""
         check_mask(1 << node, self.nodes)
-        with self._locked(space):
+        with self._using(space) as used:
             ops = replica_trees.tables_of(space)
             source = ops.home
-            if node == source:
+            if node == source or not used:
                 return
             if lazy := ops.lazy:
                 self._drop(space, ops.nodes)
@@ -321,11 +340,12 @@ class Replication:
         """Bring tables home that had to lie on a foreign node; return how many."""
         count = 0
         for space in self.spaces():
-            with self._locked(space):
-                moved = replica_trees.repair(space)
-                self._redirect(space)
-                replica_trees.retire(space, moved)
-                count += len(moved)
+            with self._using(space) as used:
+                if used:
+                    moved = replica_trees.repair(space)
+                    self._redirect(space)
+                    replica_trees.retire(space, moved)
+                    count += len(moved)
         return count
 
     # ---- being seen ----------------------------------------------------------------------------------------------
@@ -334,8 +354,8 @@ class Replication:
         """Check the tables of every space in use; return how many copies there are. Raises BrokenTables."""
         checked = 0
         for space in self.spaces():
-            with self._locked(space):
-                checked += verify(space).copies
+            with self._using(space) as used:
+                checked += verify(space).copies if used else 0
         if self.supervisor:
             with self._supervisor_lock:
                 checked += verify(self.supervisor).copies

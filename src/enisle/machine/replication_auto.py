@@ -61,8 +61,9 @@ class Pilot:
             while not self._end.wait(INTERVAL):
                 for space in self.replication.spaces():
                     self.look(space, time.monotonic())
-        except BaseException as error:  # kept for the island's report: nobody waits for this thread
+        except BaseException as error:
             self.failure = error
+            raise
 
     def look(self, space: AddressSpace, now: float) -> None:
         """Look at one space and act on what is seen; takes a moment, during which the guest runs."""
@@ -88,13 +89,15 @@ class Pilot:
 
     def _touched(self, space: AddressSpace) -> float:
         """Return how many leaf entries of the whole space are accessed within the window, about."""
-        with self.replication.guarding(space):
-            samples = [*self._begin(space, 0), *self._begin(space, 1)]
+        with self.replication.guarding(space) as used:
+            samples = [*self._begin(space, 0), *self._begin(space, 1)] if used else []
         if not samples:
             return 0.0
         self._end.wait(WINDOW)
         total = 0.0
-        with self.replication.guarding(space):
+        with self.replication.guarding(space) as used:
+            if not used:
+                return 0.0
             ops = replica_trees.tables_of(space)
             weights = [len(level) / max(1, min(TABLES, len(level))) for level in space.tables[:2]]
             for table, accessed, cleared in samples:

@@ -1,6 +1,8 @@
 """Replicated page tables against the flat dictionary of the plain ones, and copy by copy."""
 
 import random
+import subprocess
+import sys
 from array import array
 from collections.abc import Iterator
 
@@ -481,6 +483,15 @@ class TestFaults:
         assert space.memory.references(frame) == 2  # stays taken: nobody else may get it
         assert walk(space.memory, space.table, BASE) == 0
         verify(space)
+
+
+def test_nothing_of_nodes_is_imported_without_them() -> None:
+    program = (
+        "import sys; from enisle.machine import Machine; Machine(memory_limit=32 << 20).new_address_space();"
+        "print([name for name in sys.modules if 'replica' in name or 'machine.node' in name or 'frames' in name])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
 
 
 def test_a_tree_of_a_gibibyte_costs_less_than_nine_thousandths(store: TableStore) -> None:
