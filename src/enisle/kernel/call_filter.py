@@ -94,10 +94,8 @@ class CallFilter:
         register = ARGUMENT_REGISTERS[linux_syscalls.SECONDS[linux_syscalls.NAMES[number]].argument]
         verdict, refuse = _verdict(self.value.seconds[number]), self._refuse
 
-        def call(thread: "Thread", registers: "Registers") -> int | None:
-            if (
-                not thread.waiter.may_sleep
-            ):  # a call slot, which siblings may write to: what is judged is what is served
+        def call(thread: "Thread", registers: Any) -> int | None:
+            if not thread.waiter.may_sleep:  # a call slot: siblings may write to it between judging and serving
                 registers = WORDS.unpack_from(registers)
             refusal = verdict(registers[register])
             return refuse[refusal](thread) if refusal else behind.call(thread, registers)
