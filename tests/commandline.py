@@ -1,6 +1,5 @@
 """Run the command line as a user does."""
 
-import signal
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -11,9 +10,3 @@ ENISLE = str(Path(sysconfig.get_path("scripts")) / "enisle")
 def enisle(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
     """Run `enisle` to its end and return what came of it."""
     return subprocess.run([ENISLE, *words], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
-
-
-def heed_signals() -> None:
-    """Undo what the tests' own caller may have ignored (a script's background job ignores SIGINT and SIGQUIT)."""
-    for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(signo, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -71,8 +72,19 @@ def stop_ignoring_internal_signals() -> None:
         libc.syscall(13, signo, ctypes.create_string_buffer(32), None, ctypes.c_size_t(8))
 
 
+def give_programs_their_signals() -> None:
+    """Let what the tests start begin with default actions, as from a shell's prompt, wherever the tests run.
+
+    A script's background job ignores SIGINT and SIGQUIT, `nohup` SIGHUP. A handler does not outlive execve(2).
+    """
+    for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(signo) is signal.SIG_IGN:
+            signal.signal(signo, lambda *_: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     stop_ignoring_internal_signals()
+    give_programs_their_signals()
     unknown = required() - PROBES.keys()
     if unknown:
         raise pytest.UsageError(f"ENISLE_REQUIRE names unknown needs: {', '.join(sorted(unknown))}")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from commandline import ENISLE, heed_signals
+from commandline import ENISLE
 
 PATIENCE_SECONDS = 30.0
 """Until something that should happen soon is given up, on a host that is busy with other things."""
@@ -27,7 +27,6 @@ class OnTerminal:
     def __init__(self, *words: str, program: str = ENISLE) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            heed_signals()
             os.execv(program, [program, *words])
         self.resize(24, 80)
         self.seen = b""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import ENISLE, enisle, heed_signals
+from commandline import ENISLE, enisle
 from enisle import Island
 from enisle.errors import GuestError
 from enisle.island import child
@@ -237,7 +237,6 @@ class Traces:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=heed_signals,
         )
 
     def assert_none(self, session: int) -> None:

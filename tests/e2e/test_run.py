@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import ENISLE, enisle, heed_signals
+from commandline import ENISLE, enisle
 from onterminal import OnTerminal
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
@@ -185,9 +185,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_reach_the_program_and_its_end_is_ours(signo: int) -> None:
     command = [ENISLE, "run", "--", "busybox", "cat"]  # no shell, which would ignore some
-    with subprocess.Popen(
-        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=heed_signals
-    ) as process:
+    with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"x\n")
@@ -218,11 +216,7 @@ def test_a_program_may_handle_a_signal() -> None:
 def test_ctrl_c_at_any_moment_leaves_nothing_behind(delay: float) -> None:
     before = Path("/proc/self/mountinfo").read_text()
     process = subprocess.Popen(
-        [ENISLE, "run", "--", "busybox", "sleep", "60"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_signals,
+        [ENISLE, "run", "--", "busybox", "sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     time.sleep(delay)
     deadline = time.monotonic() + 10

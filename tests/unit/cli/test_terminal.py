@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from commandline import heed_signals
-
 PREPARED = """
 import os, signal, sys
 from types import SimpleNamespace
@@ -37,7 +35,6 @@ def start(script: str, signo: int) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
-        preexec_fn=heed_signals,
     )
 
 
