@@ -75,10 +75,11 @@ class PatchSites:
         """Return {place: target} of the longest table of jump labels."""
 
         def read(at: int) -> tuple[int, int] | None:
-            code, target, _ = _JUMP.unpack_from(content, at - start)
-            place, goal = at + code, at + 4 + target
-            near = abs(place - goal) < 1 << 16
-            return (place, goal) if near and self._image.is_text(place) and self._image.is_text(goal) else None
+            code, target, key = _JUMP.unpack_from(content, at - start)
+            place, goal, owner = at + code, at + 4 + target, at + 8 + (key & ~3)
+            # Places in initialisation code stay in the table when that code is gone.
+            inside = code and target and place in self._image and goal in self._image
+            return (place, goal) if inside and not owner & 7 and self._image.is_data(owner) else None
 
         content, start = self._image.content, self._image.start
         return dict(self._longest(read, 16))
@@ -89,26 +90,38 @@ class PatchSites:
         def read(at: int) -> tuple[int, int] | None:
             code, key = _SITE.unpack_from(content, at - start)
             place, goal = at + code, at + 4 + (key & ~3)
-            good = self._image.is_text(place) and self._image.is_data(goal)
             return (
-                (place, goal) if good and self._image.read(place, 1) in (b"\xe8", b"\xe9", b"\x0f", b"\x2e") else None
+                (place, goal) if code and place in self._image and not goal & 7 and self._image.is_data(goal) else None
             )
 
         content, start = self._image.content, self._image.start
         return dict(self._longest(read, 8))
 
+    def _begins(self, read: Callable[[int], tuple[int, int] | None], at: int, stride: int) -> bool:
+        entries = [read(at + number * stride) for number in range(4)]
+        return all(entries) and any(self._image.is_text(entry[0]) for entry in entries if entry)
+
+    def _mostly_code(self, run: list[tuple[int, int]]) -> bool:
+        """Return whether most places hold an instruction that may be patched."""
+        good = sum(
+            self._image.is_text(place)
+            and self._image.read(place, 1) in (b"\xe8", b"\xe9", b"\xeb", b"\x0f", b"\x66", b"\x2e")
+            for place, _ in run
+        )
+        return good * 2 > len(run)
+
     def _longest(self, read: Callable[[int], tuple[int, int] | None], stride: int) -> list[tuple[int, int]]:
         """Return the entries of the longest run that `read` accepts in data."""
         best: list[tuple[int, int]] = []
-        for start, end in self._image.runs(executable=False):
+        for start, end in self._image.runs(executable=False, writable=False):  # both are read-only after boot
             at = start
             while at < end - 8 * stride:
-                phase = next((p for p in range(0, stride, 4) if all(read(at + p + n * stride) for n in range(4))), None)
+                phase = next((p for p in range(0, stride, 4) if self._begins(read, at + p, stride)), None)
                 if phase is None:
                     at += PROBE
                     continue
                 run = _run(read, at + phase, stride, start, end)
-                if len(run) >= max(FEWEST, len(best) + 1):
+                if len(run) >= max(FEWEST, len(best) + 1) and self._mostly_code(run):
                     best = run
                 at = max(at + PROBE, at + phase + len(run) * stride)
         return best
