@@ -145,6 +145,20 @@ def test_words_that_name_no_value_are_refused(word: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_forged_value_starts_no_island(tmp_path: Path) -> None:
+    key, value = tmp_path / "key", tmp_path / "value.json"
+    key.write_bytes(b"k" * 32)
+    assert enisle("cpu", "show", "x86-64-v1", "--key", str(key), "--output", str(value)).returncode == 0
+    words = ("run", "--processor", "emulated", "--cpu", str(value), "--cpu-key", str(key), "--", "true")
+    assert enisle(*words).returncode == 0
+    forged = json.loads(value.read_text())
+    forged["signature"] = "0" * 64
+    value.write_text(json.dumps(forged))
+    refused = enisle(*words)
+    assert refused.returncode == 2
+    assert "not signed with this key" in refused.stderr
+
+
 def test_a_policy_of_the_host_stands_above_a_template(told: Path, template: Any) -> None:
     policy = template('[features]\nblock = ["rdrand"]\n', "policy")
     generous = template('base = "x86-64-v2"\n[features]\nallow = ["rdrand"]\n', "tenant")

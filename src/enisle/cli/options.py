@@ -86,6 +86,7 @@ RUN: tuple[Group, ...] = (
             Option("--exitless", "serve calls without leaving (auto)", "auto|off", "auto"),
             Option("--cpu", "what its processors may execute; may be given often", "LEVEL|TEMPLATE|FILE", many="cpus"),
             Option("--cpu-require", "how well every block must hold (none)", "none|detect|enforced|patch|hw", ""),
+            Option("--cpu-key", "take only values signed with the key in FILE", "FILE", ""),
         ),
     ),
     (
@@ -300,6 +301,7 @@ class Options:
     vm_per_node: bool
     cpus: list[str]
     cpu_require: str
+    cpu_key: str
     output: str
     key: str
     qemu: bool

@@ -101,9 +101,10 @@ def configure(options: Options) -> Configuration:
 def _blocking(options: Options) -> str:
     if not options.cpus and not options.cpu_require:
         return ""
-    from enisle.machine import resolve  # the machine room takes long to import: only for those who ask
+    from enisle.machine import read_key, resolve  # the machine room takes long to import: only for those who ask
 
-    return resolve(options.cpus, options.cpu_require).encode()
+    key = read_key(options.cpu_key) if options.cpu_key else None
+    return resolve(options.cpus, options.cpu_require, key).encode()
 
 
 def _run(options: Options, configuration: Configuration) -> int:

@@ -34,6 +34,7 @@ BLOCKING = {
     "Refusal": "instructions",
     "SecondLevel": "codes",
     "find_value": "files",
+    "read_key": "files",
     "resolve": "files",
 }
 """Names of function blocking and their modules: loaded when first used, so that a machine without it pays nothing."""
@@ -90,6 +91,7 @@ __all__ = [
     "node_mask",
     "node_plan",
     "probe",
+    "read_key",
     "resolve",
 ]
 
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from enisle.machine.blocking import report as cpu_report
     from enisle.machine.blocking.codes import SecondLevel as SecondLevel
     from enisle.machine.blocking.files import find_value as find_value
+    from enisle.machine.blocking.files import read_key as read_key
     from enisle.machine.blocking.files import resolve as resolve
     from enisle.machine.blocking.instructions import Action as Action
     from enisle.machine.blocking.instructions import Instruction as Instruction
