@@ -138,6 +138,13 @@ def test_a_host_that_cannot_hold_it_is_refused_by_name() -> None:
         assert all(name in result.stderr for name in weak)
 
 
+@pytest.mark.kvm
+def test_what_the_host_lacks_is_held_by_its_absence(template: Any) -> None:
+    absent = sorted({"avx512er", "fma4", "xop", "mpx", "avx512_fp16"} - dumps.take("kvm").features)
+    path = template(f"[features]\nblock = {absent}\n")
+    assert enisle("run", "--cpu", path, "--cpu-require", "enforced", "--", "echo", "held").stdout == "held\n"
+
+
 @pytest.mark.parametrize("word", ["x86-64-v9", "/etc/passwd", "/proc/nothere"])
 def test_words_that_name_no_value_are_refused(word: str) -> None:
     result = enisle("run", "--cpu", word, "--", "true")

@@ -1,7 +1,7 @@
 """What a machine with a blocking value does about it: the tiers, the scanner, and what a processor has to look out for.
 
-Made once with the machine, before any guest runs and before an island's door closes. Says no when the value's policy
-asks for more than this host can do. Immutable but for counters; any thread.
+Made once with the machine, before any guest runs and before an island's door closes; whether this host can do what the
+value's policy asks for has been decided by then (`blocking.admission`). Immutable but for counters; any thread.
 """
 
 from collections import Counter
@@ -54,7 +54,7 @@ class EnforcementStatistics(Record):
 
 
 class Enforcement:
-    """The enforcing side of `machine.blocking`. Raises HostError when its policy cannot be met here."""
+    """The enforcing side of `machine.blocking`."""
 
     def __init__(self, machine: "Machine", cached: bool = True) -> None:
         assert machine.blocking
@@ -63,7 +63,6 @@ class Enforcement:
         self.queries: Queries = machine.queries
         self.matrix = probe_controls(machine.backend, cached)
         self.tiers = TierTable(self.matrix, self.value)
-        self.tiers.require(self.value)
         self.scanner = Scanner(traps_of(self._coded(), self._features(), self._faulting()))
         self.text = TextCache(machine.memory)
         self.counts: Counter[str] = Counter()

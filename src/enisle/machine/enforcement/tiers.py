@@ -10,9 +10,8 @@ import os
 from enum import IntEnum
 from typing import Any
 
-from enisle.errors import HostError
 from enisle.machine.blocking.apart import apart
-from enisle.machine.blocking.instructions import LEVELS, REQUIRE, Action, Instruction
+from enisle.machine.blocking.instructions import LEVELS, Action, Instruction
 from enisle.machine.blocking.value import BlockingValue
 from enisle.machine.enforcement.matrix import SAMPLES, Matrix, measure
 from enisle.machine.enforcement.opcodes import CODED, HARMLESS
@@ -129,17 +128,6 @@ class TierTable:
 
     def __getitem__(self, kind: Instruction) -> Row:
         return self.rows[kind]
-
-    def require(self, value: BlockingValue) -> None:
-        """Raise HostError naming every blocked class that is kept less well than the value's policy demands."""
-        needed = Tier(REQUIRE[value.require])
-        weak = sorted(
-            f"{kind} ({self.rows[kind].tier.name.lower()})" for kind in value.trapped() if self.rows[kind].tier < needed
-        )
-        if weak:
-            hint = 'allow these functions, choose `require = "none"`, or a host whose processor controls them'
-            why = f"below {needed.name.lower()}: {', '.join(weak)}"
-            raise HostError("this host cannot enforce the template", why, hint)
 
 
 # ---- the probe, once per boot ----------------------------------------------------------------------------------------
