@@ -62,6 +62,7 @@ class _Judge:
         self._baseline = baseline if usable else None
         self._findings: list[Finding] = []
         self._notes: list[str] = []
+        self._traced = 0
         if baseline is not None and not usable:
             self._notes.append("the baseline is of another boot: the kernel lies elsewhere now; not compared")
 
@@ -193,6 +194,8 @@ class _Judge:
             start = 4 if head[:4] == b"\xf3\x0f\x1e\xfa" else 0
             if head[start : start + 1] in (b"\xe8", b"\xe9", b"\xcc", b"\xff", b"\x48", b"\x49"):
                 self._prologue(decoder, name, address + start)
+        if self._traced:
+            self._notes.append(f"{self._traced} functions are traced")
         return bool(functions)
 
     def _prologue(self, decoder: Decoder, name: str, at: int) -> None:
@@ -202,7 +205,7 @@ class _Judge:
         operand = step.operands[0] if step.operands else None
         if step.name in ("call", "jmp") and isinstance(operand, Imm) and not self._image.is_text(operand.value):
             if step.name == "call" and self._is_trampoline(operand.value):
-                self._notes.append(f"{name} is traced")
+                self._traced += 1
             else:
                 message = f"begins with a {step.name} to {operand.value:#x}, {self._owner(operand.value)}"
                 self._find("prologue", name, message)
