@@ -39,6 +39,11 @@ def test_masks_hold_by_whatever_tier_the_probe_chose(backend: str) -> None:
     check_that_masks_hold(backend)
 
 
+def test_the_clock_needs_no_exit_under_a_value_that_permits_the_counter(backend: str) -> None:
+    with Machine(backend, 64 << 20) as free, Machine(backend, 64 << 20, blocking=MASKED) as blocked:
+        assert (free.counter() is None) == (blocked.counter() is None)
+
+
 def test_a_probe_that_lies_is_noticed(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With CPUID masking claimed and nothing patched, the check above must fail where masks have no effect."""
     real = probe_controls(backend, cached=False)

@@ -7,7 +7,7 @@ from enisle.abi.types import Gva
 from enisle.abi.x86 import GPR_COUNT, RAX, RIP
 from enisle.machine.layout import USER_START
 from enisle.machine.pagetables import leaf_flags
-from enisle.machine.processor import Syscall
+from enisle.machine.processor import Interrupted, Syscall
 from enisle.records import Record
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def _read_in_guest(machine: "Machine") -> int | None:
             processor.gpr[index] = 0
         processor.gpr[RIP] = USER_START
         processor.enter(space.root)
-        return processor.gpr[RAX] if isinstance(processor.run(), Syscall) else None
+        while isinstance(exit := processor.run(), Interrupted):
+            pass  # an auditor's look
+        return processor.gpr[RAX] if isinstance(exit, Syscall) else None
     finally:
         machine.release_processor(processor)
         machine.release_address_space(space)

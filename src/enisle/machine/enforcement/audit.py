@@ -1,9 +1,9 @@
 """The DETECT tier: vector state that a program must not have in use is seen at its exits, and taken away.
 
 Where XCR0 has no effect in ring 3 an AVX instruction cannot be kept from executing, but it leaves a mark: XSTATE_BV of
-the processor's XSAVE area (SDM 1 13.6). Each processor is looked at no more often than every 10 ms, and a ticker makes
-one that does not exit come out. What a program uses and clears again in between (VZEROUPPER) is not seen: that is the
-limit of this tier. The ticker is one thread per machine, asleep while no guest computes.
+the processor's XSAVE area (SDM 1 13.6). Each processor is looked at when it exits, no more often than every 10 ms, and
+a ticker makes it exit as often. What a program uses and clears again in between (VZEROUPPER) is seen only when a look
+falls into its use: that is the limit of this tier. The ticker is one thread per machine and sleeps with the guests.
 """
 
 import threading
@@ -65,7 +65,7 @@ class Auditor:
             now = time.monotonic()
             computing = [audited for audited in self._audited if audited.computing]
             for audited in computing:
-                if now - audited.looked >= INTERVAL:
+                if now - audited.sampled >= INTERVAL:
                     audited.processor.kick()
             if computing:
                 time.sleep(INTERVAL)
@@ -77,13 +77,13 @@ class Auditor:
 
 
 class Audited:
-    """One processor and when it was looked at."""
+    """One processor and when it was looked at: at any exit, and at a moment the program does not choose."""
 
-    __slots__ = ("_auditor", "_run", "computing", "looked", "processor")
+    __slots__ = ("_auditor", "_run", "computing", "looked", "processor", "sampled")
 
     def __init__(self, auditor: Auditor, processor: Processor) -> None:
         self._auditor, self.processor, self._run = auditor, processor, processor.run
-        self.looked = 0.0
+        self.looked = self.sampled = time.monotonic()
         self.computing = False
 
     def run(self) -> Exit:
@@ -94,7 +94,12 @@ class Audited:
         exit = self._run()
         self.computing = False
         now = time.monotonic()
-        if now - self.looked < INTERVAL or isinstance(exit, ProcessorException | Halt):
+        if isinstance(exit, Interrupted):
+            # A program that clears the state before each of its calls would never be seen using it there.
+            due, self.sampled = now - self.sampled >= INTERVAL, now
+        else:
+            due = now - self.looked >= INTERVAL and not isinstance(exit, ProcessorException | Halt)
+        if not due:
             return exit
         self.looked = now
         return self._convict(exit) if self._is_offending() else exit

@@ -124,7 +124,7 @@ class Guard:
             return NOT_OURS
         address = gpr[RIP] - (event.vector == Vector.BP)
         try:
-            code = program.fetch(address, LONGEST)
+            code = program.fetch(address, 2 * LONGEST)
         except Fault:
             return NOT_OURS
         instruction = decode_at(code, 0, address)
@@ -135,7 +135,7 @@ class Guard:
         length = instruction.length if instruction else 1
         if self.pages.is_changed(address, length) or self._is_judged(instruction, program.processor):
             gpr[RIP] = address
-            return self.step(program, most=1)
+            return self._execute(program, code, instruction, most=1)
         if self._is_own(event.vector, instruction) or self._seen_before(program.processor, address):
             return NOT_OURS
         gpr[RIP] = address  # the page changed after the processor had stopped there: look again
@@ -183,7 +183,13 @@ class Guard:
             code = program.fetch(gpr[RIP], 2 * LONGEST if most == 1 else FETCHED)
         except Fault as fault:
             return PageFault(Gva(fault.address), False, True, False)
-        instruction = decode_at(code, 0, gpr[RIP])
+        return self._execute(program, code, decode_at(code, 0, gpr[RIP]), most)
+
+    def _execute(
+        self, program: Program, code: bytes, instruction: decoder.Instruction | None, most: int
+    ) -> Exit | None:
+        """Execute the instruction at RIP, with which `code` begins, and perhaps what follows."""
+        gpr = program.processor.gpr
         if instruction is None:
             return undecodable(code, gpr[RIP])
         if self.enforcement.lacking.wants(instruction, gpr):

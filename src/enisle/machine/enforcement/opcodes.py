@@ -13,7 +13,6 @@ from enisle.machine.software import decode as decoder
 from enisle.machine.software.opcodes import LEGACY, OPERAND, PP, REG, RM, rules
 from enisle.records import Record
 
-ESCAPE = rb"\x0f"
 ESCAPES = {1: b"\x0f", 2: b"\x0f\x38", 3: b"\x0f\x3a"}
 LONGEST = 4
 """Bytes of the longest trap: escape, opcode, ModRM."""
@@ -53,12 +52,6 @@ class Trap(Record):
     modrm: bytes = b""
     prefixes: int = 1
 
-    @property
-    def expression(self) -> bytes:
-        escape = ESCAPES[self.map] + bytes((self.opcode,))
-        choice = b"" if not self.modrm else b"[" + b"".join(b"\\x%02x" % byte for byte in self.modrm) + b"]"
-        return b"".join(b"\\x%02x" % byte for byte in escape) + choice
-
 
 def traps_of(
     instructions: Iterable[Instruction], features: Iterable[str], native: Collection[Instruction] = ()
@@ -96,12 +89,13 @@ def _modrm(allowed: tuple[int, ...]) -> bytes:
 
 
 def expression(traps: Iterable[Trap]) -> "re.Pattern[bytes]":
-    """Return the search for any of the traps.
+    """Return the search for what may be a trap: its first two bytes, the second of which is no escape byte.
 
-    It takes the escape byte only and looks at the others, which may be another trap's escape: 0F 38 F0 0F A2.
+    So matches never overlap, whatever the ModRM byte behind one is: it may be the next one's escape (0F 38 F0 0F A2).
     """
-    rest = sorted({trap.expression.removeprefix(ESCAPE) for trap in traps})
-    return re.compile(ESCAPE + b"(?=" + b"|".join(rest) + b")", re.DOTALL)
+    second = {ESCAPES[trap.map][1] if trap.map > 1 else trap.opcode for trap in traps}
+    assert ESCAPES[1][0] not in second, "3DNow! is no trap"
+    return re.compile(rb"\x0f[" + b"".join(b"\\x%02x" % byte for byte in sorted(second)) + b"]", re.DOTALL)
 
 
 def kind_of(instruction: decoder.Instruction) -> Instruction | None:

@@ -73,10 +73,14 @@ class Scanner:
         return [found for found in starts if self._length(content, found)]
 
     def _length(self, content: bytes, start: int) -> int:
-        """Return how many bytes tell the trapped opcode at `start`, 0 when its prefixes make it something else."""
+        """Return how many bytes tell the trapped opcode at `start`, 0 when there is none after all."""
         second = content[start + 1]
         opcode = start + 2 if second in MAP_OF else start + 1
-        traps = self._needs[MAP_OF.get(second, 1), content[opcode]]
+        if opcode >= len(content):
+            return 0
+        traps = self._needs.get((MAP_OF.get(second, 1), content[opcode]))
+        if traps is None:
+            return 0
         present = 1
         at = start - 1
         while at >= 0 and start - at <= PREFIX_RUN and content[at] in PREFIXES:

@@ -39,6 +39,10 @@ TRAPS = traps_of(CODED, FEATURES)
 SANE = bytes.fromhex("4889c8 4801d0 488d4408 10 31c9 0fb6c0 85c0")
 """mov, add, lea, xor, movzx, test: a few instructions of ordinary code."""
 ALL = Scanner(TRAPS)
+INSTRUCTIONS = (
+    "0fa2 660fa2 f30fa2 480fa2 0f31 0f01f9 0fc7f0 f30fc7f8 660f38dcc1 66450f38dcc1"
+    " 0f38cbc1 660f3a44c100 f30fb8c1 f3480faec0 0f01d0 0f33 0f01c1 0f01d9 0f38f007"
+)
 
 
 def page(code: bytes, at: int = 1024) -> bytes:
@@ -58,10 +62,7 @@ def test_a_trap_right_behind_another_is_found(before: str) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    (
-        "0fa2 660fa2 f30fa2 480fa2 0f31 0f01f9 0fc7f0 f30fc7f8 660f38dcc1 66450f38dcc1"
-        " 0f38cbc1 660f3a44c100 f30fb8c1 f3480faec0 0f01d0 0f33 0f01c1 0f01d9 0f38f007"
-    ).split(),
+    INSTRUCTIONS.split(),
 )
 def test_an_instruction_in_code_is_replaced_and_nothing_else(code: str) -> None:
     instruction = bytes.fromhex(code)
