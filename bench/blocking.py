@@ -16,6 +16,8 @@ from enisle.machine import TierTable, find_value, probe_controls
 from enisle.machine.blocking.instructions import OF_FEATURE
 from enisle.machine.enforcement.opcodes import CODED, traps_of
 from enisle.machine.enforcement.scan import CONTEXT, Scanner
+from enisle.machine.enforcement.tiers import MAPS
+from enisle.machine.software.opcodes import rules
 
 PAGE = 4096
 LEVEL = "x86-64-v2"
@@ -45,6 +47,9 @@ def scanner() -> Scanner:
 def scan(paths: list[str]) -> None:
     pages = [page for path in paths for page in text_pages(path)]
     looking = scanner()
+    for encoding, maps in MAPS.items():  # an island parses its tables before it starts
+        for number in maps:
+            rules(encoding, number)
     begun = time.perf_counter()
     found = [looking.matches(page) for page in pages]
     searched = time.perf_counter() - begun
