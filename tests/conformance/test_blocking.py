@@ -85,9 +85,7 @@ AVX = pytest.mark.skipif("avx" not in Path("/proc/cpuinfo").read_text(), reason=
 @AVX
 @pytest.mark.parametrize("door", KVM_ONLY)
 @pytest.mark.parametrize("way", ["computing", "calling"])
-def test_a_program_that_uses_avx_gets_sigill_and_loses_the_state(
-    door: Setting, way: str, compile_c: Compiler
-) -> None:
+def test_a_program_that_uses_avx_gets_sigill_and_loses_the_state(door: Setting, way: str, compile_c: Compiler) -> None:
     program = compile_c("blocking_avx")
     code, output, errors = run_blocked(door, program, way, mounts=(program.parent,))
     assert code == 0, (output, errors[-2000:])
