@@ -2,7 +2,9 @@
 
 import random
 import struct
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from enisle.abi.x86 import RAX, RIP, Vector
 from enisle.machine import Machine, ProcessorException, Syscall
 from enisle.machine.emulated import Vm
 from enisle.machine.emulated_traps import suspects
+from enisle.machine.software.decode import VEX, decode_at
 from instruction_maker import known
 from machine.guest import CODE, SYSCALL, Guest
 
@@ -92,11 +95,36 @@ def test_what_might_be_an_avx_instruction_is_found_wherever_it_stands() -> None:
     page = bytearray(b"\x90" * PAGE)
     page[100:104] = VPXOR
     page[200:205] = ANDN
-    page[300:306] = b"\x48\xb8\xc5\xf9\xef\xc0"  # inside an immediate: harmless, but who knows
+    page[300:310] = b"\x48\xb8\xc5\xf9\xef\xc0\xc5\xf9\xef\xc0"  # all inside an immediate
+    page[400:] = b"\xff" * (PAGE - 400)  # no code before
+    page[500:504] = VPXOR
     page[PAGE - 1] = 0xC5
-    assert suspects(bytes(page)) == (100, 302, PAGE - 1)
+    assert suspects(bytes(page)) == (100, 500, PAGE - 1)
     page[PAGE - 1] = 0xC4
     assert PAGE - 1 in suspects(bytes(page))
+
+
+def test_no_avx_instruction_of_a_library_is_overlooked() -> None:
+    content = Path(sys.executable).read_bytes()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "/libc" in line and " r-xp " in line:
+            start, size = int(line.split()[2], 16), PAGE * 1000
+            content = Path(line.split()[-1]).read_bytes()[start : start + size]
+    expected = found = 0
+    for base in range(0, len(content) - PAGE, PAGE):
+        page = content[base : base + PAGE]
+        if page.count(b"\xc5") < 40:
+            continue
+        noted = set(suspects(page))
+        at = 0
+        while at < PAGE:
+            it = decode_at(content, base + at, 0)
+            if it and it.encoding == VEX and not {"bmi1", "bmi2"} & set(it.features):
+                expected += 1
+                found += at in noted
+            at += it.length if it else 1
+    assert expected > 1000
+    assert found == expected
 
 
 def test_upper_halves_are_kept_and_sse_leaves_them(guest: Guest) -> None:

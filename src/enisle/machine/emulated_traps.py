@@ -1,9 +1,9 @@
 """Instructions that the emulated processor would get wrong, and where they stand in each address space.
 
-Unicorn 2.1 executes VEX-encoded instructions of 128 bits as the SSE instructions they resemble: with another source and
-the upper half left alone. So under a blocking value it stops before each (`Engine.set_exits`) and the program gets #UD,
-as on a processor without AVX; software may execute it then. Whoever makes a page executable says here first what is on
-it. An address that never starts an instruction is never met, so that all which might be one are noted.
+Unicorn 2.1 executes VEX-encoded instructions of 128 bits as the SSE instructions they resemble: with another source,
+and the upper half left alone. So where software executes AVX it stops before each (`Engine.set_exits`): #UD. Whoever
+makes a page executable says here first what is on it. An address that never starts an instruction is never met; but
+each costs about a microsecond with every run, so that those inside of other instructions are left out.
 """
 
 import re
@@ -18,20 +18,45 @@ VEX_PREFIX = re.compile(rb"\xc5|\xc4(?=[\x01-\x03\x21-\x23\x41-\x43\x61-\x63\x81
 GENERAL = frozenset(("bmi1", "bmi2"))
 """VEX-encoded features that Unicorn has."""
 KEPT = 4096
+FAR, NEAR, WITNESSES = 24, 8, 6
+"""From where code is decoded to see whether an address is inside an instruction, and how often it must come out so."""
+FUNCTION_ALIGNMENT = 16
 
 
 def suspects(content: bytes) -> tuple[int, ...]:
     """Return the offsets in a page where an AVX instruction may start."""
     found: list[int] = []
+    lengths: dict[int, int] = {}
     for match in VEX_PREFIX.finditer(content):
         at = match.start()
         instruction = decode_at(content, at, 0)
         if instruction is None:
             if at + LONGEST > len(content):  # cut short
                 found.append(at)
-        elif not GENERAL.intersection(instruction.features):
+        elif not GENERAL.intersection(instruction.features) and not _is_inside(content, at, lengths):
             found.append(at)
     return tuple(found)
+
+
+def _is_inside(content: bytes, at: int, lengths: dict[int, int]) -> bool:
+    """Return whether all code before says that another instruction covers `at`. Functions start unannounced."""
+    if at % FUNCTION_ALIGNMENT == 0:
+        return False
+    witnesses = 0
+    for place in range(max(0, at - FAR), max(0, at - NEAR)):
+        length = 0
+        while place < at:
+            length = lengths.get(place, -1)
+            if length < 0:
+                instruction = decode_at(content, place, 0)
+                length = lengths[place] = instruction.length if instruction else 0
+            if not length:
+                break
+            place += length
+        if place == at:
+            return False
+        witnesses += bool(length)
+    return witnesses >= WITNESSES
 
 
 class CodeTraps:
@@ -40,7 +65,7 @@ class CodeTraps:
     def __init__(self, shoot_down: Callable[[], None]) -> None:
         self._shoot_down = shoot_down
         self._places: dict[Gpa, dict[int, tuple[int, ...]]] = {}
-        self._known: OrderedDict[tuple[bytes, bytes], tuple[int, ...]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._versions: dict[Gpa, int] = {}
         self._version = 0
 
@@ -57,7 +82,7 @@ class CodeTraps:
     def note(self, root: Gpa, number: int, content: bytes) -> None:
         """Page `number` is about to be executable, with this content. From then on every processor stops there."""
         base = number << PAGE_SHIFT
-        found = tuple(base + offset for offset in self._look(content))
+        found = tuple(base + offset for offset in self.look(content))
         places = self._places.setdefault(root, {})
         if places.get(number, ()) == found:
             return
@@ -73,7 +98,8 @@ class CodeTraps:
         """Return what differs whenever `addresses` may."""
         return root, self._versions.get(root, self._version)
 
-    def _look(self, content: bytes) -> tuple[int, ...]:
+    def look(self, content: bytes) -> tuple[int, ...]:
+        """Return the offsets in a page to stop at."""
         assert len(content) == PAGE
         found = self._known.get(content)
         if found is None:

@@ -73,7 +73,7 @@ class Enforcement:
         self.uses_hardware = any(self.tiers[kind].tier == Tier.HW for kind in HARDWARE & self.value.trapped())
         """A processor is told what to refuse, before its first run."""
         self.counter_offset = 0
-        self.lacking = Lacking(machine.queries, machine.trap_code())
+        self.lacking = Lacking(machine.queries, machine.trap_code)
         """What software executes because the processor cannot."""
         self._prepare()
 

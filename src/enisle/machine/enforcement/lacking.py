@@ -4,6 +4,7 @@ What they are follows from the answers: visible and not the processor's own. A p
 instruction; the emulated one, which takes some for others, is stopped there (`emulated_traps`). Any thread.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enisle.abi.x86_features import NAMES
@@ -28,14 +29,15 @@ OF_XSAVE = frozenset(("xsave", "xsaveopt", "xsavec", "xgetbv1"))
 
 
 class Lacking:
-    """What software has to execute on one machine. `traps`: where its processors stop, if they have to be stopped."""
+    """What software has to execute on one machine."""
 
-    def __init__(self, queries: "Queries", traps: "CodeTraps | None") -> None:
-        self.traps = traps
+    def __init__(self, queries: "Queries", make_traps: "Callable[[], CodeTraps | None]") -> None:
+        """`make_traps`: makes its processors stop before AVX instructions, if they have to be stopped."""
         self._value, self._visible = queries.value, queries.visible
         self.features = queries.visible - queries.host.features
         if "osxsave" in self.features:  # CR4.OSXSAVE is clear: these are undefined (SDM 1 13.2)
             self.features |= OF_XSAVE & queries.visible
+        self.traps = make_traps() if "avx" in self.features else None
         self.zmm_high = queries.host.layout().get(ZMM_HIGH, (None, 0))[0]
         self._wanted: dict[Features, bool] = {}
         """Of VEX-encoded instructions, where features alone decide."""

@@ -115,6 +115,8 @@ class CodePages:
             self.space.protect(gva, 1, READ_ONLY)
         frame = Gpa(leaf & PTE_ADDRESS)
         content = self.memory.read(frame, PAGE)
+        if self.traps and not patient and self.traps.look(content):
+            return False  # every place to stop at costs something with each run: only for pages that are entered
         shared = self.memory.is_window(frame)
         offset = None if entry is None or shared else entry % PAGE
         look = self.scanner.look(content, self._end_of(number - 1), offset, patient)
