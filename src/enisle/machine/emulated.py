@@ -50,8 +50,6 @@ FIXED_RFLAGS = 0x202
 XCR0_X87_SSE = 3
 DROP_LIMIT = 64
 """Runs of changed code above which forgetting all of it is cheaper."""
-RUNS_WITH_TRAPS = 4096
-"""Runs with traps after which all translated code is forgotten; 64 MiB of it were full after 33,000."""
 GIGABYTE_SHIFT = 30
 IDENTITY_LIMIT = 512 << GIGABYTE_SHIFT
 IDENTITY_LEAF = Pte.PRESENT | Pte.USER | Pte.HUGE
@@ -153,7 +151,6 @@ class EmulatedProcessor(Runner):
         self._generation, self._code = vm.watch.generation, vm.watch.position
         self._trapped: tuple[Gpa, int] | None = None
         self._traps: frozenset[int] = frozenset()
-        self._since_flush = 0
         self._inside = self._thread = 0
         self._covered: list[tuple[int, int]] = []
         self._fpu = FpuState(self._engine)
@@ -286,11 +283,6 @@ class EmulatedProcessor(Runner):
             self._trapped = traps.version(self._root)
             self._traps = traps.addresses(self._root)
             self._engine.set_exits(self._traps)
-        # After each run Unicorn translates anew what has exits in it, and it hangs when its buffer is full.
-        self._since_flush += 1
-        if self._since_flush >= RUNS_WITH_TRAPS:
-            self._since_flush = 0
-            self._engine.flush_code()
 
     def _failed(self, failure: int) -> Exit:
         if failure == ERR_INSN_INVALID:
