@@ -167,6 +167,8 @@ class Guard:
     def _seen_before(self, processor: Processor, address: int) -> bool:
         """Return whether the same place of the same page has already been tried again."""
         page = self.pages.code.get(address >> 12)
+        if page is None:  # not executable any more: what raised the exception has been written over meanwhile
+            return False
         before = self._seen.get(id(processor))
         self._seen[id(processor)] = (address, page)
         return before is not None and before[0] == address and before[1] is page
