@@ -58,7 +58,9 @@ def _everything(picture: Picture, now: float) -> Iterator[Batch]:
         if task is None or task.state in ENDED:
             yield [(assignment.key, None)]  # an order nobody waits for
         elif assignment.status != ASSIGNED:
-            yield settle(picture, task, assignment, now)
+            # Its host came back and was done before anybody looked: it ran on, then ended.
+            running = task.on(Event.RESUME) if task.state is State.INTERRUPTED else task
+            yield settle(picture, running, assignment, now)
         elif assignment.host in picture.lost:
             yield from _without_host(picture, task, assignment, now)
         elif task.state is State.INTERRUPTED:

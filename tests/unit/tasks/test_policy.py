@@ -191,3 +191,22 @@ def test_the_life_table_knows_every_state_and_only_holding_states_lead_to_a_resu
         assert Event.FINISH not in events or state in HOLDING
         assert not events or state not in ENDED
     assert after(State.QUEUED, Event.START) is State.RUNNING
+
+
+def test_a_host_that_comes_back_with_its_work_done_ends_the_task() -> None:
+    world = World(0)
+    world.submit((Resource("island", "a"),), placement=PINNED, host="h1")
+    while world.picture.tasks["t1"].state is not State.RUNNING:
+        world.decide()
+    world.picture.live.discard("h1")
+    world.picture.lost.add("h1")
+    while world.picture.tasks["t1"].state is not State.INTERRUPTED:
+        world.decide()
+    (key,) = world.picture.assignments
+    world.picture.assignments[key] = replace(world.picture.assignments[key], status=FINISHED)
+    world.picture.live.add("h1")
+    world.picture.lost.discard("h1")
+    while world.picture.assignments:
+        world.decide()
+    assert world.picture.tasks["t1"].state is State.DONE
+    assert not world.picture.locks
