@@ -38,9 +38,9 @@ def private_memory(side: Side) -> float:
     """Start a sandbox that sleeps and return its private memory in MiB once it stands still. Raises Unmeasurable."""
     with subprocess.Popen(
         [*side.prefix, "/bin/sleep", "30"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # not /dev/null: see `sides.Side.run`
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env=ENVIRONMENT,
         cwd="/",
         start_new_session=True,

@@ -32,7 +32,7 @@ class Side:
         try:
             done = subprocess.run(
                 [*self.prefix, *argv],
-                stdin=subprocess.DEVNULL,
+                input="",  # not /dev/null: runsc as root gives a device it gets to nobody, on the host
                 capture_output=True,
                 env=ENVIRONMENT,
                 cwd="/",

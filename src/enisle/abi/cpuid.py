@@ -5,12 +5,12 @@ answers any other leaf as that processor would. Any thread.
 """
 
 import ctypes
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from enisle.abi.tsc import map_code
 from enisle.abi.x86_features import BITS, EAX, EBX, ECX, EDX, FEATURES, U32, XCR0_BITS
 
 CPUID = bytes.fromhex(
@@ -58,19 +58,8 @@ LAST_SUBLEAF = 31
 
 @cache
 def _code() -> int:
-    """Map the code and return its address. Raises OSError where the host forbids executable memory."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-    fd = os.memfd_create("cpuid", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, CPUID.ljust(ALIGNMENT, b"\xcc") + XGETBV)
-        page = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, fd, 0)
-    finally:
-        os.close(fd)
-    if page == ctypes.c_void_p(-1).value:
-        raise OSError(ctypes.get_errno(), "mmap")
-    return page
+    """Return where CPUID and, ALIGNMENT behind it, XGETBV can be called. Raises OSError."""
+    return map_code("cpuid", CPUID.ljust(ALIGNMENT, b"\xcc") + XGETBV)
 
 
 def execute(leaf: int, subleaf: int = 0) -> Answer:

@@ -74,13 +74,17 @@ NS = 1_000_000_000
 
 @cache
 def _page() -> int:
-    """Map the code and return its address. Raises OSError where the host forbids executable memory."""
+    return map_code("tsc", b"".join(code + bytes(-len(code) % ALIGNMENT) for code in CODES))
+
+
+def map_code(name: str, code: bytes) -> int:
+    """Map machine code and return its address. Raises OSError where the host forbids executable memory."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-    fd = os.memfd_create("tsc", os.MFD_CLOEXEC)
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        os.write(fd, b"".join(code + bytes(-len(code) % ALIGNMENT) for code in CODES))
+        os.write(fd, code)
         page = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, fd, 0)
     finally:
         os.close(fd)
