@@ -12,29 +12,17 @@ from collections.abc import Iterable
 
 from enisle.abi.types import PAGE
 from enisle.machine.enforcement.opcodes import LONGEST, MANDATORY, PREFIX_RUN, PREFIXES, Trap, expression
-from enisle.machine.software import decode as decoder
-from enisle.machine.software.decode import decode_at
+from enisle.machine.enforcement.stream import Stream, escape_of
 from enisle.records import Record
 
 CONTEXT = 64
 """Bytes of the page before that help to fall into step."""
-FAR, NEAR = 48, 20
-"""Where decoding starts before a match: far enough to have fallen into step (it takes some five instructions)."""
-WITNESSES = 4
-NEIGHBOUR, SPARSE = 512, 5
-"""How far a known instruction vouches for those after it, and how many others are asked then (every fifth)."""
-FOLLOWING = 8
 MAP_OF = {0x38: 2, 0x3A: 3}
 UD2_SECOND, INT3 = 0x0B, 0xCC
 MANY = 12
 """Matches above which a page is looked at only when it is itself to be executed."""
 KEPT = 2048
 """Pages whose look is remembered."""
-IMPLAUSIBLE = frozenset((decoder.FAR, decoder.SYSTEM_RETURN, decoder.HALT))
-IMPLAUSIBLE_0 = frozenset(b"\x00\x6c\x6d\x6e\x6f\x9b\xc8\xd7\xe4\xe5\xe6\xe7\xec\xed\xee\xef\xf1\xfa\xfb")
-"""Opcodes that programs do not use: IN, OUT, CLI, STI, WAIT, XLAT, ENTER, ICEBP; and ADD of bytes, which is what the
-zeros of displacements and immediates look like."""
-ENDS = frozenset((decoder.JUMP, decoder.JUMP_INDIRECT, decoder.RETURN))
 
 
 class Site(Record):
@@ -146,7 +134,7 @@ class Scanner:
         result = bytes(patched)
         return Look(None) if self.matches(result) else Look(result, tuple(sites))
 
-    def _patch(self, stream: "Stream", start: int, base: int, match: int, patched: bytearray) -> Site | None:
+    def _patch(self, stream: Stream, start: int, base: int, match: int, patched: bytearray) -> Site | None:
         """Change the instruction at `start` of the stream, which covers the match; None when that is impossible."""
         instruction = stream.at(start)
         assert instruction
@@ -164,7 +152,7 @@ class Scanner:
         return Site(first, length)
 
     @staticmethod
-    def _other_encoding(stream: "Stream", following: int, base: int, match: int) -> bytes | None:
+    def _other_encoding(stream: Stream, following: int, base: int, match: int) -> bytes | None:
         """Return the other encoding of an arithmetic instruction of two registers, None when it is not one.
 
         A rotation by 15 and an addition give 0F 01; hash functions are full of them. OP r/m, r says the same as
@@ -177,80 +165,3 @@ class Scanner:
         if opcode >= 0x40 or opcode & 7 > 3 or instruction.mod != 3 or match + 3 > PAGE:
             return None
         return bytes((opcode ^ 2, 0xC0 | (modrm & 7) << 3 | modrm >> 3 & 7))
-
-
-class Stream:
-    """Instructions of some bytes, decoded once each."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self._decoded: dict[int, decoder.Instruction | None] = {}
-
-    def at(self, offset: int) -> "decoder.Instruction | None":
-        try:
-            return self._decoded[offset]
-        except KeyError:
-            decoded = self._decoded[offset] = decode_at(self.content, offset, 0)
-            return decoded
-
-    def locate(self, match: int, known: int | None) -> int | None:
-        """Return the start of the instruction that covers `match` when the code before and after leaves no doubt.
-
-        `known` is where an instruction before it starts for certain, or did once. Streams that differ only in the
-        prefixes before the matched opcode agree.
-        """
-        own = self._arrive(known, match) if known is not None and 0 <= match - known <= NEIGHBOUR else None
-        starts = range(max(0, match - FAR), max(0, match - NEAR), 1 if own is None else SPARSE)
-        found = [start for start in (self._arrive(first, match) for first in starts) if start is not None]
-        meanings = {self._meaning(start, match) for start in found}
-        if own is not None:
-            meanings.add(self._meaning(own, match))
-        if len(meanings) != 1 or (own is None and len(found) < WITNESSES):
-            return None
-        chosen = found[0] if own is None else own
-        return chosen if self._goes_on(chosen) else None
-
-    def _meaning(self, start: int, match: int) -> int:
-        """Return what an instruction does with the match: -1 has it as its opcode, else the instruction's start."""
-        instruction = self.at(start)
-        assert instruction
-        return -1 if start + escape_of(instruction) == match else start
-
-    def _arrive(self, offset: int, match: int) -> int | None:
-        """Decode from `offset` to the instruction that covers `match`; None through code that makes no sense."""
-        while True:
-            instruction = self.at(offset)
-            if instruction is None or not is_plausible(instruction):
-                return None
-            if offset + instruction.length > match:
-                return offset
-            offset += instruction.length
-
-    def _goes_on(self, offset: int) -> bool:
-        """Return whether sane code follows."""
-        for _ in range(FOLLOWING):
-            instruction = self.at(offset)
-            if instruction is None:
-                return len(self.content) - offset < decoder.LONGEST  # cut short by the end of the page
-            if not is_plausible(instruction):
-                return False
-            if instruction.kind in ENDS:
-                return True
-            offset += instruction.length
-        return True
-
-
-def escape_of(instruction: "decoder.Instruction") -> int:
-    """Return the offset of the 0F before the opcode, -1 when there is none."""
-    if instruction.encoding != decoder.LEGACY or not instruction.map:
-        return -1
-    return instruction.opcode_offset - (1 if instruction.map == 1 else 2)
-
-
-def is_plausible(instruction: "decoder.Instruction") -> bool:
-    """Return whether a compiler would write such an instruction."""
-    if instruction.kind in IMPLAUSIBLE:
-        return False
-    if instruction.encoding == decoder.LEGACY and not instruction.map and instruction.opcode in IMPLAUSIBLE_0:
-        return False
-    return len(instruction.prefixes) <= 4 or instruction.opcode == 0x1F
