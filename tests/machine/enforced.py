@@ -26,9 +26,7 @@ class EnforcedGuest(Guest):
         super().__init__(machine)
         assert machine.enforcement
         self.lock = threading.RLock()
-        self.guard: Guard = machine.enforcement.guard(
-            self.space, self.lock, lambda frame: self.memory.release(frame, 1)
-        )
+        self.guard: Guard = machine.enforcement.guard(self.space, self.lock, self.memory.release)
         self.number = 0
 
     def load(self, code: bytes, address: int = 0x40_0000, **registers: int) -> None:

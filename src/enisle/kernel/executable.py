@@ -50,9 +50,13 @@ class Executable:
         """By thread: where it was, and which page it wanted to write, at its last write fault."""
         self._pages = self._guard.pages
 
-    def _release(self, frame: Gpa) -> None:
-        """Drop a frame's reference, after the host calls that look at it. Requires: mm.lock."""
-        self._mm.release_frame(frame)
+    def _release(self, gpa: Gpa, count: int) -> None:
+        """Drop a reference of each frame of a run, after the host calls that look at it. Requires: mm.lock."""
+        if not self._mm.has_pins:
+            self._mm.memory.release(gpa, count)
+            return
+        for index in range(count):
+            self._mm.release_frame(Gpa(gpa + index * PAGE))
 
     # ---- for the address space; Requires: mm.lock ------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Guard:
         enforcement: "Enforcement",
         space: AddressSpace,
         lock: "AbstractContextManager[bool]",
-        release: Callable[[Gpa], None],
+        release: Callable[[Gpa, int], None],
     ) -> None:
         self.enforcement, self.space, self._lock = enforcement, space, lock
         self.pages = CodePages(space, enforcement.scanner, enforcement.text, release)

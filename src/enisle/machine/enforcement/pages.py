@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.types import PAGE, PAGE_SHIFT, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, Pte
-from enisle.machine.enforcement.scan import CONTEXT, Look, Scanner, Site
+from enisle.machine.enforcement.scan import CONTEXT, Scanner, Site
 from enisle.machine.memory import GuestMemory, OutOfMemory
-from enisle.machine.pagetables import AddressSpace, leaf_flags
+from enisle.machine.pagetables import OWNED, AddressSpace, frame_runs, leaf_flags
+from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.machine.emulated_traps import CodeTraps
@@ -37,6 +38,15 @@ class CodePage:
 
 
 UNCHANGED = CodePage(None, ())
+
+
+class Looked(Record):
+    """A page that may execute as `patched`, and the frame it had. `shared`: with other mappings of a file."""
+
+    number: int
+    frame: Gpa
+    patched: bytes
+    shared: bool
 
 
 class TextCache:
@@ -75,9 +85,11 @@ def filled(memory: GuestMemory, content: bytes) -> Gpa:
 
 
 class CodePages:
-    """The code and stepped pages of one address space, by page number. `release` drops a reference of a frame."""
+    """The code and stepped pages of one address space, by page number. `release` drops a reference of each frame of a run."""
 
-    def __init__(self, space: AddressSpace, scanner: Scanner, text: TextCache, release: Callable[[Gpa], None]) -> None:
+    def __init__(
+        self, space: AddressSpace, scanner: Scanner, text: TextCache, release: Callable[[Gpa, int], None]
+    ) -> None:
         self.space, self.memory, self.scanner, self._text = space, space.memory, scanner, text
         self._release = release
         self.traps: CodeTraps | None = None
@@ -96,56 +108,83 @@ class CodePages:
         number = gva >> PAGE_SHIFT
         if number in self.stepped:
             return False
-        if number not in self.code and not self._make_code(number, gva, patient=True):
-            return False
-        for other in around:
-            if other not in self.code and other not in self.stepped:
-                try:
-                    self._make_code(other, None, patient=False)
-                except (OSError, OutOfMemory):
-                    break
+        if number not in self.code:
+            looked = self._look(number, gva, patient=True)
+            if looked is None:
+                return False
+            self._install([looked])
+        try:
+            self._install_around(other for other in around if other not in self.code and other not in self.stepped)
+        except (OSError, OutOfMemory):
+            pass  # they were not asked for
         return True
 
-    def _make_code(self, number: int, entry: int | None, patient: bool) -> bool:
+    def _install_around(self, numbers: Iterable[int]) -> None:
+        found: list[Looked] = []
+        try:
+            for number in numbers:
+                looked = self._look(number, None, patient=False)
+                if looked:
+                    found.append(looked)
+        finally:
+            self._install(found)
+
+    def _look(self, number: int, entry: int | None, patient: bool) -> "Looked | None":
+        """Look at a page and take it among the code; None when it cannot be, or is stepped. `_install` must follow."""
         gva = Gva(number << PAGE_SHIFT)
         leaf = self.space.entry(gva)
         if not leaf & PRESENT:
-            return False
+            return None
         if leaf & WRITABLE:  # from here on nobody writes to it
             self.space.protect(gva, 1, READ_ONLY)
         frame = Gpa(leaf & PTE_ADDRESS)
         content = self.memory.read(frame, PAGE)
         if self.traps and not patient and self.traps.look(content):
-            return False  # every place to stop at costs something with each run: only for pages that are entered
+            return None  # every place to stop at costs something with each run: only for pages that are entered
         shared = self.memory.is_window(frame)
         offset = None if entry is None or shared else entry % PAGE
         look = self.scanner.look(content, self._end_of(number - 1), offset, patient)
         if look is None:
-            return False
+            return None
         if look.patched is None or self._touches_neighbour(number, content):
             self.stepped.add(number)
-            return False
-        self._install(gva, frame, content, look, shared)
-        return True
+            return None
+        self.code[number] = CodePage(content, look.sites) if look.sites else UNCHANGED
+        return Looked(number, frame, look.patched, shared)
 
-    def _install(self, gva: Gva, old: Gpa, content: bytes, look: Look, shared: bool) -> None:
-        assert look.patched is not None
+    def _install(self, found: "list[Looked]") -> None:
+        """Let the pages execute, all at once: what the host does for each change of a frame is done by run."""
+        done = 0
+        old: list[int] = []
         try:
-            frame = self._text.frame(look.patched) if shared else filled(self.memory, look.patched)
+            for page in found:
+                frame = self._frame_of(page)
+                if self.traps:
+                    self.traps.note(self.space.root, page.number, page.patched)
+                self.space.replace(Gva(page.number << PAGE_SHIFT), frame, CODE_FLAGS)
+                old.append(page.frame | OWNED)
+                done += 1
+        finally:
+            for page in found[done:]:
+                del self.code[page.number]
+            for gpa, count in frame_runs(old):
+                for run in self.memory.shared(gpa, count):  # a freed frame is flushed anyway
+                    self.memory.flush(*run)
+                self._release(gpa, count)
+
+    def _frame_of(self, page: "Looked") -> Gpa:
+        try:
+            return self._text.frame(page.patched) if page.shared else filled(self.memory, page.patched)
         except OutOfMemory:
             self._text.clear()
-            frame = filled(self.memory, look.patched)
-        if self.traps:
-            self.traps.note(self.space.root, gva >> PAGE_SHIFT, look.patched)
-        self._exchange(gva, old, frame, CODE_FLAGS)
-        self.code[gva >> PAGE_SHIFT] = CodePage(content, look.sites) if look.sites else UNCHANGED
+            return filled(self.memory, page.patched)
 
     def _exchange(self, gva: Gva, old: Gpa, new: Gpa, flags: int) -> None:
         """Let the page be another frame."""
         self.space.replace(gva, new, flags)
-        if self.memory.references(old) > 1:  # a freed frame is flushed anyway
+        if self.memory.references(old) > 1:
             self.memory.flush(old, 1)
-        self._release(old)
+        self._release(old, 1)
 
     def _end_of(self, number: int) -> bytes:
         """Return the last bytes of a page as the program knows them, nothing when it is not there."""
