@@ -12,7 +12,7 @@ from enisle.tasks.engine import Engine
 from enisle.tasks.jetstream import CONTROL, PROGRESS, JetStream
 from enisle.tasks.journal import Journal, StaleToken
 from enisle.tasks.policy import Picture, plan
-from enisle.tasks.records import EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Resource, Task
+from enisle.tasks.records import EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Lock, Resource, Task
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
@@ -37,6 +37,7 @@ __all__ = [
     "JetStream",
     "Journal",
     "Lease",
+    "Lock",
     "Picture",
     "Request",
     "Resource",
