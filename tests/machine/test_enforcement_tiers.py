@@ -1,14 +1,15 @@
 """The probe finds out what this host's controls do; what it says decides, so a probe that lies must be noticed."""
 
-import os
-import stat
+import json
 from pathlib import Path
 
 import pytest
 
+from enisle.abi.cpuid import to_record
 from enisle.abi.x86 import RAX, RDX
 from enisle.errors import HostError
 from enisle.machine import Action, BlockingValue, Instruction, Machine, Syscall, Tier, TierTable, probe_controls
+from enisle.machine.blocking import backing, kept
 from enisle.machine.enforcement import matrix, tiers
 from enisle.machine.software.decode import decode
 from machine.enforced import EnforcedGuest
@@ -22,8 +23,8 @@ MTRR = 1 << 12
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "enisle-measured"
 
 
 def check_that_masks_hold(backend: str) -> None:
@@ -70,20 +71,41 @@ def test_what_cannot_be_enforced_is_refused_by_name(backend: str) -> None:
         assert machine.enforcement.tiers[Instruction.RDRAND].tier >= Tier.PATCH
 
 
-def test_the_measurement_is_kept_for_this_boot_and_forgeries_are_not_believed(own_cache: Path) -> None:
+def test_the_measurement_is_kept_for_this_boot_and_nonsense_is_not_believed(own_cache: Path) -> None:
     first = probe_controls("emulated")
-    (kept,) = (own_cache / "enisle").iterdir()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    (file,) = own_cache.iterdir()
     assert probe_controls("emulated") == first
-    text = kept.read_text()
-    for forged in ("", "[]", "{}", text[:-5], text.replace("false", "1"), text.replace('"avx"', '"no such class"')):
-        kept.write_text(forged)
-        assert probe_controls("emulated") == first, forged
-        assert kept.read_text() == text
-    kept.write_text(text.replace('"tsd": false', '"tsd": true'))
-    kept.chmod(0o666)  # others could have written it
+    text = file.read_text()
+    found = json.loads(text)["found"]
+    for changed in (
+        {"tsd": 1},
+        {"undefined": ["no such class"]},
+        {"undefined": None},
+        {"backend": "kvm"},
+        {"new": True},
+    ):
+        kept.keep(tiers.MEASUREMENT, "emulated", found | changed)
+        assert probe_controls("emulated") == first, changed
+        assert file.read_text() == text
+    kept.keep(tiers.MEASUREMENT, "emulated", [])
     assert probe_controls("emulated") == first
-    os.remove(kept)
+    assert file.read_text() == text
+
+
+def test_a_processor_is_measured_once_per_boot(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = to_record(backing.known_table(backend))
+    monkeypatch.setattr(backing, "apart", lambda measure: pytest.fail("measured again"))
+    assert to_record(backing.known_table(backend)) == first
+    monkeypatch.setattr(backing, "apart", lambda measure: first)
+    for nonsense in (
+        [],
+        {},
+        {"xcr0": 7},
+        {"xcr0": 7, "entries": [[0, 0, 1]]},
+        {"xcr0": 7, "entries": [[0] * 5 + [-1]]},
+    ):
+        kept.keep(backing.MEASUREMENT, backend, nonsense)
+        assert to_record(backing.known_table(backend)) == first, nonsense
 
 
 def test_the_samples_are_instructions_of_their_classes() -> None:

@@ -6,12 +6,13 @@ own. Runs on the thread that makes the machine, before anything is enforced.
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from enisle.abi.cpuid import Answer, CpuidTable, capture, from_record, to_record
 from enisle.abi.types import Gva
 from enisle.abi.x86 import GPR_COUNT, R8, RAX, RBX, RCX, RDX, RIP
 from enisle.errors import HostError
+from enisle.machine.blocking import kept
 from enisle.machine.blocking.admission import admit
 from enisle.machine.blocking.apart import apart
 from enisle.machine.blocking.query import Queries
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CPUID = bytes.fromhex("0fa2 4189c8 0f05")  # cpuid; mov r8d, ecx; syscall
 XGETBV = bytes.fromhex("0f01d0 4189c8 0f05")  # xgetbv; mov r8d, ecx; syscall
 PLACES = {CPUID: 0, XGETBV: 16}
+MEASUREMENT = "cpuid-1"
+"""What the answers are kept under."""
 
 
 def measure(machine: "Machine") -> CpuidTable:
@@ -80,6 +83,27 @@ def _run(processor: Processor, code: bytes, rax: int, rcx: int) -> None:
         raise HostError("this host's processors do not tell what they are", f"CPUID or XGETBV ended in {ended!r}")
 
 
+def known_table(backend: str) -> CpuidTable:
+    """Return what `measure_backend` finds, measured once per boot in a process of its own. Raises HostError."""
+    table = _table(kept.recall(MEASUREMENT, backend))
+    if table is None:
+        found = apart(lambda: to_record(measure_backend(backend)))
+        kept.keep(MEASUREMENT, backend, found)
+        table = from_record(found)
+    return table
+
+
+def _table(found: Any) -> CpuidTable | None:
+    """Return a measurement that was kept; None when there is none, or it makes no sense."""
+    try:
+        words = [found["xcr0"], *(word for entry in found["entries"] for word in entry)]
+        well_formed = words[0] < 1 << 64 and all(type(word) is int and word >= 0 for word in words)
+        well_formed = well_formed and max(words[1:]) < 1 << 32
+        return from_record(found) if well_formed else None
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
 def take_up(machine: "Machine") -> Queries:
     """Return the answers of the machine's processors under its blocking value. Raises HostError when they cannot be it.
 
@@ -89,7 +113,7 @@ def take_up(machine: "Machine") -> Queries:
 
     assert machine.blocking
     backend = machine.backend
-    table = from_record(apart(lambda: to_record(measure_backend(backend))))
+    table = known_table(backend)
     queries = Queries(machine.blocking, table, None if probe_controls(backend).xcr0 else table.xcr0)
     admit(queries, machine.backend)
     return queries

@@ -5,7 +5,6 @@
 A word on the command line is a built-in name, or a path of such a file or of a template (TOML).
 """
 
-import hmac
 import json
 import os
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any, cast
 
 from enisle.abi.x86_features import NAMES
 from enisle.errors import InvalidRequest, NotFound
-from enisle.machine.blocking import levels, templates
+from enisle.machine.blocking import levels
 from enisle.machine.blocking.admission import check_bootable
 from enisle.machine.blocking.instructions import REQUIRE, Action, Instruction, Refusal
 from enisle.machine.blocking.value import TABLES, BlockingValue
@@ -34,6 +33,8 @@ def dump(value: BlockingValue, key: bytes | None = None) -> str:
 
 
 def sign(digest: str, key: bytes) -> str:
+    import hmac
+
     return hmac.digest(key, digest.encode(), "sha256").hex()
 
 
@@ -58,9 +59,15 @@ def load(text: str, source: str, key: bytes | None = None) -> BlockingValue:
         raise _broken(source, f"a part of it is missing or makes no sense: {type(error).__name__}: {error}") from None
     if value.to_record() != words or value.digest != record.get("digest"):
         raise _broken(source, "its digest is not that of its content: it was changed or damaged")
-    if key is not None and not hmac.compare_digest(str(record.get("signature", "")), sign(value.digest, key)):
+    if key is not None and not _is_signed(record, value, key):
         raise _broken(source, "it is not signed with this key")
     return value
+
+
+def _is_signed(record: dict[str, Any], value: BlockingValue, key: bytes) -> bool:
+    import hmac
+
+    return hmac.compare_digest(str(record.get("signature", "")), sign(value.digest, key))
 
 
 def _check_kind(words: dict[str, Any], source: str) -> None:
@@ -127,6 +134,8 @@ def find_value(word: str, key: bytes | None = None) -> BlockingValue:
         raise InvalidRequest(
             f"{word} is not signed", "a template has no signature", "enisle cpu show TEMPLATE --key KEY --output FILE"
         )
+    from enisle.machine.blocking import templates  # brings the parser of TOML, which built-in values do not need
+
     name = os.path.basename(word).removesuffix(".toml")
     return templates.parse(text, name)
 

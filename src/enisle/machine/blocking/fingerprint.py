@@ -16,6 +16,7 @@ from enisle.errors import EnisleError, InvalidRequest, StateError
 from enisle.machine.blocking.admission import check_tiers
 from enisle.machine.blocking.baseline import OF_THE_SYSTEM
 from enisle.machine.blocking.dumps import digest, take
+from enisle.machine.blocking.kept import microcode
 from enisle.machine.blocking.query import visible
 from enisle.machine.blocking.value import BlockingValue
 from enisle.records import Record
@@ -68,15 +69,6 @@ def of(table: CpuidTable, backend: str, system: tuple[str, str], findings: tuple
     kernel, revision = system
     known = tuple(sorted(table.features))
     return Fingerprint(backend, table.vendor, name, revision, kernel, digest(table), known, layout, findings)
-
-
-def microcode() -> str:
-    """Return the revision of the host's microcode, "" where Linux does not tell."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("microcode")), "")
-    except OSError:
-        return ""
 
 
 # ---- comparing -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Immutable, comparable, hashed: two values that permit the same are equal and hav
 host; `query.Queries` joins a value with a processor's CPUID. Values compose by what all levels permit. Any thread.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property, reduce
@@ -286,6 +285,8 @@ class BlockingValue:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything but the name, in hexadecimal."""
+        import hashlib  # brings OpenSSL, and a start needs no digest
+
         text = json.dumps(self.to_record(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

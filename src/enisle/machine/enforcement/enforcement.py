@@ -116,8 +116,10 @@ class Enforcement:
 
     # ---- for processors ----------------------------------------------------------------------------------------------
 
-    def guard(self, space: AddressSpace, lock: "AbstractContextManager[bool]", release: Callable[[Gpa, int], None]) -> Guard:
-        """Return the guard of one address space; `release` drops a reference of each frame of a run that is no longer mapped."""
+    def guard(
+        self, space: AddressSpace, lock: "AbstractContextManager[bool]", release: Callable[[Gpa, int], None]
+    ) -> Guard:
+        """Return the guard of one address space; `release` drops a reference of frames that are no longer mapped."""
         return Guard(self, space, lock, release)
 
     def answers(self, processor: Processor, number: int = 0) -> ProcessorAnswers:

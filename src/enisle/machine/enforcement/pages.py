@@ -85,7 +85,7 @@ def filled(memory: GuestMemory, content: bytes) -> Gpa:
 
 
 class CodePages:
-    """The code and stepped pages of one address space, by page number. `release` drops a reference of each frame of a run."""
+    """The code and stepped pages of one address space, by page number. `release` drops references of a run."""
 
     def __init__(
         self, space: AddressSpace, scanner: Scanner, text: TextCache, release: Callable[[Gpa, int], None]

@@ -5,11 +5,11 @@ where that would change something else is executed instruction by instruction. D
 soon after, and ends in SIGILL. ADVISORY: it is only not announced. The measurement is kept until the host boots again.
 """
 
-import json
-import os
 from enum import IntEnum
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
+from enisle.machine.blocking import kept
 from enisle.machine.blocking.apart import apart
 from enisle.machine.blocking.instructions import LEVELS, Action, Instruction
 from enisle.machine.blocking.value import BlockingValue
@@ -18,9 +18,8 @@ from enisle.machine.enforcement.opcodes import CODED, HARMLESS
 from enisle.machine.software.opcodes import EVEX, LEGACY, VEX, XOP, rules
 from enisle.records import Record
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
-VERSION = 3
-"""Of the probe: a measurement kept by another one does not count."""
+MEASUREMENT = "controls-3"
+"""What the probe's findings are kept under; what another probe found does not count."""
 
 
 class Tier(IntEnum):
@@ -103,20 +102,30 @@ def _best_of_encodings(instruction: Instruction, matrix: Matrix, value: Blocking
 
 def encodings(instruction: Instruction) -> set[str]:
     """Return what sorts of encodings a class has: trapped, short (no 0F), harmless, vector (VEX, EVEX, XOP)."""
-    wanted = set(LEVELS.get(instruction, ()))
-    found: set[str] = set()
+    sorts = _sorts()
+    return {sort for feature in LEVELS.get(instruction, ()) for sort in sorts.get(feature, ())}
+
+
+@cache
+def _sorts() -> dict[str, set[str]]:
+    """Return the sorts of encodings of every feature."""
+    found: dict[str, set[str]] = {}
     for encoding, numbers in MAPS.items():
         for number in numbers:
             for opcode, alternatives in rules(encoding, number).items():
-                if not any(wanted.intersection(needed) for _, needed in alternatives):
-                    continue
-                if encoding != LEGACY:
-                    found.add("vector")
-                elif not number:
-                    found.add("short")
-                else:
-                    found.add("harmless" if (number, opcode) in HARMLESS else "trapped")
+                sort = _sort(encoding, number, opcode)
+                for _, needed in alternatives:
+                    for feature in needed:
+                        found.setdefault(feature, set()).add(sort)
     return found
+
+
+def _sort(encoding: str, number: int, opcode: int) -> str:
+    if encoding != LEGACY:
+        return "vector"
+    if not number:
+        return "short"
+    return "harmless" if (number, opcode) in HARMLESS else "trapped"
 
 
 class TierTable:
@@ -135,56 +144,24 @@ class TierTable:
 
 def probe_controls(backend: str, cached: bool = True) -> Matrix:
     """Return what this host's controls really do, measured once per boot. Raises HostError as `Machine` does."""
-    path = _cache_path(backend)
-    if cached and path:
-        kept = _read(path, backend)
-        if kept:
-            return kept
+    if cached:
+        known = _matrix(kept.recall(MEASUREMENT, backend), backend)
+        if known:
+            return known
     found: list[Any] = apart(lambda: list(measure(backend)))
     matrix = Matrix(*found[:-1], undefined=tuple(found[-1]))
-    if cached and path:
-        _write(path, matrix)
+    if cached:
+        kept.keep(MEASUREMENT, backend, matrix._asdict())
     return matrix
 
 
-def _cache_path(backend: str) -> str:
-    """Return where this boot's measurement is kept, "" where nothing tells one boot from the next."""
-    try:
-        with open(BOOT_ID, encoding="ascii") as file:
-            boot = file.read().strip()
-    except OSError:
-        return ""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "enisle", f"controls-{VERSION}-{backend}-{boot}.json")
-
-
-def _read(path: str, backend: str) -> Matrix | None:
-    """Return the kept measurement; None when there is none, or it is not ours to trust."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, encoding="ascii") as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                return None
-            found: dict[str, Any] = json.load(file)
-    except (OSError, ValueError):
+def _matrix(found: Any, backend: str) -> Matrix | None:
+    """Return a measurement that was kept; None when there is none, or it makes no sense."""
+    if type(found) is not dict or set(cast("dict[str, Any]", found)) != set(Matrix._fields):
         return None
-    well_formed = type(found) is dict and set(found) == set(Matrix._fields)
-    if not well_formed or found.pop("backend") != backend:
+    found = dict(cast("dict[str, Any]", found))
+    words = found.pop("undefined")
+    if found.pop("backend") != backend or type(words) is not list or {type(it) for it in found.values()} != {bool}:
         return None
-    undefined = tuple(str(name) for name in found.pop("undefined"))
-    if {type(value) for value in found.values()} != {bool} or not SAMPLES.keys() >= set(undefined):
-        return None
-    return Matrix(backend, **found, undefined=undefined)
-
-
-def _write(path: str, matrix: Matrix) -> None:
-    """Keep a measurement; a host where that is impossible measures again."""
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(temporary, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(matrix._asdict(), file)
-        os.replace(temporary, path)
-    except OSError:
-        pass
+    undefined = tuple(str(name) for name in cast("list[Any]", words))
+    return Matrix(backend, **found, undefined=undefined) if SAMPLES.keys() >= set(undefined) else None
