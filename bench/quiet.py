@@ -22,6 +22,10 @@ WORK = (
     "echo nop > /sys/kernel/tracing/current_tracer",
     "echo 1 > /sys/kernel/tracing/events/sched/enable",
     "echo 0 > /sys/kernel/tracing/events/sched/enable",
+    "echo function_graph > /sys/kernel/tracing/current_tracer",
+    "echo nop > /sys/kernel/tracing/current_tracer",
+    "echo 1 > /sys/kernel/tracing/events/enable",
+    "echo 0 > /sys/kernel/tracing/events/enable",
 )
 """What the guest is told to do between two checks, in turns."""
 

@@ -28,6 +28,7 @@ from enisle.introspect import (
 )
 from enisle.introspect.dump import SavedGuest
 from enisle.introspect.memory import LSTAR
+from enisle.introspect.patching import NOP5, PatchSites
 from tests_of_introspection import ACTIONS, actions
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(300)]
@@ -232,6 +233,21 @@ def _code(t: Tampered) -> None:
     t.write(at, bytes([t.read(at, 1)[0] ^ 0x40]))
 
 
+def _static_call(t: Tampered) -> None:
+    """Turn a static call to another function of the kernel, where the kernel itself may turn it to a third."""
+    image, other = t.session.kernel.image, t.session.kernel.exports.by_name["schedule_timeout_killable"]
+    sites = PatchSites(image, image).calls
+    site = next(place for place in sites if image.is_text(place) and image.read(place, 1) == b"\xe8")
+    t.write(site + 1, struct.pack("<i", other - site - 5))
+
+
+def _traced(t: Tampered) -> None:
+    """Have a function call one of the kernel's where tracing would call its own."""
+    exports = t.session.kernel.exports.by_name
+    at = next(at for at in exports.values() if t.session.kernel.image.read(at, 5) == NOP5)
+    t.write(at, b"\xe8" + struct.pack("<i", exports["schedule_timeout_killable"] - at - 5))
+
+
 def _constant(t: Tampered) -> None:
     region = next(r for r in t.session.kernel.image.regions if r.size >= 2 << 20 and not (r.writable or r.executable))
     t.write(region.start + 0x10, bytes([t.read(region.start + 0x10, 1)[0] ^ 1]))
@@ -248,6 +264,8 @@ TAMPERING: dict[str, tuple[Callable[[Tampered], None], str, str, bool]] = {
     "hidden process": (_task, "hidden process", "crowd-5", False),
     "hidden module": (_module, "hidden module", "", False),
     "code": (_code, "code", "schedule_timeout_killable", True),
+    "static call": (_static_call, "code", "", True),
+    "call in place of tracing": (_traced, "code", "", True),
     "read-only data": (_constant, "read-only data", "", True),
 }
 """Kind: (how it is done, the finding's kind, what its subject begins with, whether a baseline is needed)."""

@@ -15,7 +15,7 @@ from enisle.introspect.image import KERNEL_START
 from enisle.introspect.look import Baseline, Look
 from enisle.introspect.memory import LSTAR, Unmapped
 from enisle.introspect.modules import MODULE_AREA
-from enisle.introspect.patching import PatchSites
+from enisle.introspect.patching import TRACING_SPAN, PatchSites
 from enisle.introspect.processes import TaskReader
 from enisle.introspect.recipes import syscall_names
 from enisle.introspect.switch import RETURNS, Switch
@@ -219,14 +219,18 @@ class _Judge:
                 self._find("prologue", name, f"begins with a branch to {target:#x}, {self._owner(target)}")
 
     def _is_trampoline(self, target: int) -> bool:
-        """Return whether code outside the image is a copy of the kernel's own tracing code."""
+        """Return whether code outside the image is a copy of the kernel's own tracing code (create_trampoline)."""
+        if target in self._image:
+            return False
         try:
             head = self._kernel.space.read(target, 24)
         except Unmapped:
             return False
+        tracing = self._kernel.exports.by_name.get("__fentry__")
+        places = [(tracing, tracing + TRACING_SPAN)] if tracing else self._image.runs(executable=True)
         return any(
             self._image.content.find(head, start - self._image.start, end - self._image.start) >= 0
-            for start, end in self._image.runs(executable=True)
+            for start, end in places
         )
 
     # -- objects
@@ -289,7 +293,7 @@ class _Judge:
                 if not self._image.is_text(at):
                     self._find("read-only data", f"{at:#x}", f"{old[offset]:#04x} became {new[offset]:#04x}")
                     continue
-                sites = sites or PatchSites(self._kernel.image, self._kernel.exports.by_name.get("__fentry__", 0))
+                sites = sites or self._patch_sites()
                 around = slice(max(offset - 8, 0), offset + 16)
                 why = sites.explain(at, old[around], new[around], self._is_trampoline) if offset >= 8 else None
                 if why is not None:
@@ -299,6 +303,10 @@ class _Judge:
                     self._find("code", where, f"at {at:#x} {old[offset]:#04x} became {new[offset]:#04x}")
         self._notes += [f"{count} changes of code explained: {why}" for why, count in explained.items()]
         return True
+
+    def _patch_sites(self) -> PatchSites:
+        tracing = self._kernel.exports.by_name.get("__fentry__", 0)
+        return PatchSites(self._kernel.image, self._image, tracing)
 
     def _nearest(self, at: int) -> str:
         """Return the known function before an address."""
