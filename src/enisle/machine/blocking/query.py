@@ -1,12 +1,12 @@
 """What a processor answers under a blocking value: CPUID, XCR0, sizes of the XSAVE area, AT_HWCAP, /proc/cpuinfo.
 
 Everything is derived from the value and the CPUID table of the processor behind it, nothing is written by hand: what
-is hidden is unavailable and the other way round. Immutable after it is made; any thread.
+is hidden is unavailable and the other way round. Immutable after it is made (it remembers answers); any thread.
 """
 
 from functools import cached_property
 
-from enisle.abi.cpuid import HYPERVISOR, ZERO, Answer, CpuidTable
+from enisle.abi.cpuid import HYPERVISOR, ZERO, Answer, CpuidTable, Leaf
 from enisle.abi.x86_features import (
     BITS,
     EAX,
@@ -30,6 +30,7 @@ from enisle.machine.blocking.value import BlockingValue
 
 U64 = (1 << 64) - 1
 BASIC_LIMIT = 0x4000_0000
+ANSWERS_KEPT = 512
 CET_STATES = 0b11 << 11
 """IA32_XSS: user and supervisor state of shadow stacks and indirect branch tracking (SDM 1 13.1)."""
 
@@ -45,6 +46,7 @@ class Queries:
         self.value, self.host, self.real_xcr0 = value, host_cpuid, real_xcr0
         self.visible = visible(value, host_cpuid.features)
         """The names of all features that are announced, and may be used."""
+        self._answers: dict[Leaf, Answer] = {}
         self._masks = self._make_masks()
         self._last_basic = max([host_cpuid.last(0), *self._emulated_leaves()])
 
@@ -72,7 +74,15 @@ class Queries:
 
     def cpuid(self, leaf: int, subleaf: int = 0) -> Answer:
         """Return EAX, EBX, ECX, EDX for a leaf and subleaf as EAX and ECX hold them."""
-        leaf, subleaf = self._resolve(leaf & U32, subleaf & U32)
+        asked = leaf & U32, subleaf & U32
+        known = self._answers.get(asked)
+        if known is None:
+            known = self._derive(*self._resolve(*asked))
+            if len(self._answers) < ANSWERS_KEPT:
+                self._answers[asked] = known
+        return known
+
+    def _derive(self, leaf: int, subleaf: int) -> Answer:
         answer = list(self.host.entries.get((leaf, subleaf)) or self.host.get(leaf, subleaf))
         if self._is_hidden(leaf):
             return ZERO

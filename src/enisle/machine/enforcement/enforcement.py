@@ -122,7 +122,7 @@ class Enforcement:
         """Return the guard of one address space; `release` drops a reference of frames that are no longer mapped."""
         return Guard(self, space, lock, release)
 
-    def answers(self, processor: Processor, number: int = 0) -> ProcessorAnswers:
+    def answers(self, processor: Processor, number: Callable[[], int] = lambda: 0) -> ProcessorAnswers:
         return ProcessorAnswers(self.queries, processor, self.counter_offset, number)
 
     def covers_counter(self) -> bool:

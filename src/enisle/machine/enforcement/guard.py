@@ -123,6 +123,12 @@ class Guard:
         if isinstance(event, Offence) or event.vector not in CAUGHT or gpr[RIP] >= layout.USER_END:
             return NOT_OURS
         address = gpr[RIP] - (event.vector == Vector.BP)
+        page = self.pages.code.get(address >> 12)
+        trapped = page.trapped.get(address) if page and event.vector == Vector.UD else None
+        if trapped:  # a place of ours that has been met before: nobody can write there
+            found = judge(self.enforcement.value, trapped, gpr)
+            if found:
+                return self._perform(program, trapped, found)
         try:
             code = program.fetch(address, 2 * LONGEST)
         except Fault:
@@ -133,13 +139,22 @@ class Guard:
         if instruction and event.vector == Vector.UD and self.enforcement.lacking.wants(instruction, gpr):
             return self._in_software(program)
         length = instruction.length if instruction else 1
-        if self.pages.is_changed(address, length) or self._is_judged(instruction, program.processor):
+        if self.pages.is_changed(address, length):
+            if instruction and page and event.vector == Vector.UD and self._is_constant(address, length):
+                page.trapped[address] = instruction
+            gpr[RIP] = address
+            return self._execute(program, code, instruction, most=1)
+        if self._is_judged(instruction, program.processor):
             gpr[RIP] = address
             return self._execute(program, code, instruction, most=1)
         if self._is_own(event.vector, instruction) or self._seen_before(program.processor, address):
             return NOT_OURS
         gpr[RIP] = address  # the page changed after the processor had stopped there: look again
         return None
+
+    def _is_constant(self, address: int, length: int) -> bool:
+        """Return whether an instruction stays as it is as long as its page is code, and the value alone judges it."""
+        return address >> 12 == (address + length - 1) >> 12 and not self.enforcement.lacking.features
 
     def _protected(self, program: Program, instruction: decoder.Instruction | None) -> Exit | None:
         """RDMSR and its like fault by themselves in ring 3; the value may answer or fault differently."""
@@ -207,7 +222,7 @@ class Guard:
     def _in_software(self, program: Program) -> Exit | None:
         """Execute what the processor lacks; #UD where no software is there for it."""
         enforcement = self.enforcement
-        answers = enforcement.answers(program.processor, program.number)
+        answers = enforcement.answers(program.processor, lambda: program.number)
         outcome = enforcement.lacking.execute(self._context(program), answers, program.fetch)
         if outcome is True:
             return None
@@ -217,7 +232,7 @@ class Guard:
         enforcement = self.enforcement
         enforcement.counts["trapped"] += 1
         enforcement.counts["blocked"] += found.action == Action.BLOCK
-        answers = enforcement.answers(program.processor, program.number)
+        answers = enforcement.answers(program.processor, lambda: program.number)
         return as_exit(perform(enforcement.value, answers, instruction, found, self._context(program)))
 
     def _context(self, program: Program) -> ProcessorContext:

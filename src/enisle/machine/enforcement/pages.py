@@ -19,6 +19,7 @@ from enisle.records import Record
 
 if TYPE_CHECKING:
     from enisle.machine.emulated_traps import CodeTraps
+    from enisle.machine.software.decode import Instruction
 
 PRESENT, WRITABLE, COW = Pte.PRESENT, Pte.WRITABLE, Pte.COW
 CODE_FLAGS = leaf_flags(True, False, True) | COW
@@ -29,12 +30,16 @@ SHARE_OF_MEMORY = 16
 
 
 class CodePage:
-    """One executable page: where it was changed, and what stood there. Immutable, so forks share it."""
+    """One executable page: where it was changed, and what stood there. That stays so, and forks share it.
 
-    __slots__ = ("original", "sites")
+    `trapped` keeps what was decoded at changed places, by address, when a processor came there.
+    """
+
+    __slots__ = ("original", "sites", "trapped")
 
     def __init__(self, original: bytes | None, sites: tuple[Site, ...]) -> None:
         self.original, self.sites = original, sites
+        self.trapped: dict[int, Instruction] = {}
 
 
 UNCHANGED = CodePage(None, ())

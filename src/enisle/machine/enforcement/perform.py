@@ -17,6 +17,7 @@ from enisle.machine.enforcement.msr import answer
 from enisle.machine.enforcement.opcodes import kind_of, levels_of
 from enisle.machine.processor import Processor, ProcessorException, Registers
 from enisle.machine.software import decode as decoder
+from enisle.machine.software import execute as software
 from enisle.machine.software.context import Context, Fault, VectorState
 from enisle.machine.software.opcodes import NO_PREFIX
 
@@ -107,8 +108,10 @@ class ProcessorContext:
 class ProcessorAnswers:
     """What a processor under a value is told when it asks (`software.context.Answers`)."""
 
-    def __init__(self, queries: Queries, processor: Processor, counter_offset: int = 0, number: int = 0) -> None:
-        """`number`: what the program is told of where it runs (getcpu)."""
+    def __init__(
+        self, queries: Queries, processor: Processor, counter_offset: int = 0, number: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`number`: returns what the program is told of where it runs (getcpu)."""
         self._queries, self._processor, self._offset, self._number = queries, processor, counter_offset, number
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
@@ -122,7 +125,7 @@ class ProcessorAnswers:
         return tsc.reader()() + self._offset & U64
 
     def processor_id(self) -> int:
-        return self._number  # IA32_TSC_AUX as Linux sets it: node 0 in the upper bits
+        return self._number()  # IA32_TSC_AUX as Linux sets it: node 0 in the upper bits
 
     def random(self, size: int) -> bytes:
         return os.urandom(size)
@@ -136,8 +139,6 @@ def perform(
     context: ProcessorContext,
 ) -> ProcessorException | Fault | None:
     """Do what the judgement says; return the exception to raise, with nothing changed, or None and RIP is after it."""
-    from enisle.machine.software import execute as software
-
     if judgement.action == Action.BLOCK:
         outcome = value.outcome(judgement.kind)
         return ProcessorException(outcome.vector, outcome.error_code)
