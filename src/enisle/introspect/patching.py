@@ -136,6 +136,8 @@ class PatchSites:
         if self._is_own(site) and before[:1] == after[:1] == b"\xe8":
             target = _branch(after, site) or 0
             return self._image.is_text(target) or is_trampoline(target)
+        if self._is_own(site) and before[:1] == after[:1] == b"\xe9":  # ftrace_graph_call, before 5.12
+            return self._is_own(_branch(after, site) or 0)
         if before[:5] in NOPS:
             return traces(after)
         return before[:1] == b"\xe8" and traces(before) and (after[:5] in NOPS or traces(after))

@@ -154,6 +154,9 @@ def test_tracing_may_turn_its_own_calls() -> None:
     old, new = (_branch(0xE8, place, START + offset) for offset in (0x100, 0x200))
     assert _explain(place, old, new) == "function tracing"
     assert _explain(place, old, _branch(0xE8, place, OUTSIDE)) is None
+    jump, other, away = (_branch(0xE9, place, at) for at in (TRACING, TRACING + 0x200, START + 0x100))
+    assert _explain(place, jump, other) == "function tracing"
+    assert _explain(place, jump, away) is None
 
 
 def test_other_changes_are_not_explained() -> None:
