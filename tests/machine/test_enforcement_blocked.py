@@ -9,11 +9,20 @@ from contextlib import contextmanager
 import pytest
 
 from enisle.abi.types import PAGE
-from enisle.abi.x86 import GPR_COUNT, RAX, RBX, RCX, RDX, RFLAGS, RIP, Vector
-from enisle.machine import Action, BlockingValue, Instruction, Machine, ProcessorException, Syscall
+from enisle.abi.x86 import GPR_COUNT, RAX, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSP, Vector
+from enisle.machine import (
+    Action,
+    BlockingValue,
+    Exit,
+    Instruction,
+    Interrupted,
+    Machine,
+    ProcessorException,
+    Syscall,
+)
 from enisle.machine.blocking.codes import table
 from machine.enforced import EnforcedGuest
-from machine.guest import CODE, SYSCALL
+from machine.guest import CODE, DATA, STACK, SYSCALL, Guest
 
 SOAK = bool(os.environ.get("ENISLE_SOAK"))
 BLOCK, EMULATE = Action.BLOCK, Action.EMULATE
@@ -58,7 +67,7 @@ def random_state(guest: EnforcedGuest, choose: random.Random) -> None:
     guest.memory.write(guest.data, choose.randbytes(PAGE))
 
 
-def observed(guest: EnforcedGuest) -> tuple[list[int], bytes, bytes, int]:
+def observed(guest: Guest) -> tuple[list[int], bytes, bytes, int]:
     registers = [guest.gpr[index] for index in range(GPR_COUNT)]
     return registers, guest.memory.read(guest.data, PAGE), guest.processor.xsave()[:576], guest.processor.fs_base
 
@@ -118,6 +127,133 @@ def test_permitted_leaves_answer_what_the_value_says(backend: str) -> None:
             expected = queries.cpuid(leaf, subleaf)
             assert (guest.gpr[RAX], guest.gpr[RBX], guest.gpr[RDX]) == (expected[0], expected[1], expected[3])
         assert blocked
+
+
+PERMITTED: dict[str, tuple[str, str, str]] = {
+    # name: code, features it needs, and what is blocked beside it (the same opcode, or the same escape)
+    "crc32": ("f2480f38f1c3", "sse4_2", "movbe"),
+    "movbe": ("480f38f007", "movbe", "sse4_2"),
+    "adcx": ("66480f38f6c3", "adx", "sha_ni"),
+    "adox": ("f3480f38f6c3", "adx", "movbe"),
+    "popcnt": ("f3480fb8c3", "popcnt", "rdrand"),
+    "aesenc": ("660f38dcc1", "aes", "sha_ni"),
+    "aeskeygenassist": ("660f3adfc11b", "aes", "pclmulqdq"),
+    "pclmulqdq": ("660f3a44c111", "pclmulqdq", "aes"),
+    "sha256rnds2": ("0f38cbd1", "sha_ni", "aes"),
+    "sha1rnds4": ("0f3accc102", "sha_ni", "pclmulqdq"),
+    "pshufb": ("660f3800c1", "ssse3", "movbe"),
+    "pmulld": ("660f3840c1", "sse4_1", "sha_ni"),
+    "pcmpistri": ("660f3a63c10c", "sse4_2", "pclmulqdq"),
+    "palignr": ("660f3a0fc105", "ssse3", "aes"),
+}
+
+
+@pytest.mark.parametrize("name", PERMITTED)
+def test_a_permitted_function_beside_a_blocked_one_computes_what_it_does_without_a_value(
+    name: str, backend: str
+) -> None:
+    """The oracle is a machine without a value on the same backend."""
+    text, needed, blocked = PERMITTED[name]
+    rounds = 10_000 if SOAK else 400 if backend == "kvm" else 150
+    choose = random.Random(name)
+    value = BlockingValue(features={blocked: BLOCK})
+    with guest_under(backend, value) as guest, Machine(backend, 64 << 20) as free:
+        assert guest.machine.queries
+        if needed not in guest.machine.queries.visible:
+            pytest.skip(f"this processor ({backend}) has no {needed}, or {blocked} takes it along")
+        oracle = Guest(free)
+        guest.load(bytes.fromhex(text) + SYSCALL)
+        oracle.load(bytes.fromhex(text) + SYSCALL)
+        for _ in range(rounds):
+            random_state(guest, choose)
+            guest.gpr[RDI] = DATA
+            guest.gpr[RSP] = STACK + PAGE - 64  # with one that is not canonical a software KVM emulates, or fails to
+            copy_state(guest, oracle)
+            assert isinstance(guest.dispatch(), Syscall)
+            assert isinstance(run_on(oracle), Syscall)
+            assert observed(guest) == observed(oracle)
+
+
+def copy_state(source: EnforcedGuest, target: Guest) -> None:
+    for index in range(GPR_COUNT):
+        target.gpr[index] = source.gpr[index]
+    target.processor.xrstor(source.processor.xsave())
+    target.memory.write(target.data, source.memory.read(source.data, PAGE))
+
+
+def run_on(guest: Guest) -> Exit:
+    exit = guest.processor.run()
+    while isinstance(exit, Interrupted):
+        exit = guest.processor.run()
+    return exit
+
+
+def test_permitted_registers_and_counters_answer_beside_blocked_ones(backend: str) -> None:
+    """RDMSR, XGETBV and RDTSC with random codes: what is blocked raises, what is permitted answers; high bits of the
+    code do not count."""
+    rounds = 10_000 if SOAK else 1000
+    choose = random.Random(3)
+    emulated = {index: choose.getrandbits(64) for index in range(0x100, 0x140)}
+    value = BlockingValue(
+        features={"rdtscp": BLOCK},
+        tables={
+            Instruction.RDMSR: table(BLOCK, dict.fromkeys(emulated, EMULATE)),
+            Instruction.XGETBV: table(Action.ALLOW, {1: BLOCK}),
+        },
+        answers={(Instruction.RDMSR, index): content for index, content in emulated.items()},
+    )
+    codes = {"rdmsr": b"\x0f\x32", "xgetbv": b"\x0f\x01\xd0", "rdtsc": b"\x0f\x31", "rdtscp": b"\x0f\x01\xf9"}
+    with guest_under(backend, value) as guest:
+        queries = guest.machine.queries
+        assert queries
+        before = 0
+        for name, code in codes.items():
+            guest.load(code + SYSCALL)
+            answered = 0
+            for _ in range(rounds):
+                guest.begin(guest.processor)
+                register = choose.choice((0, 1, *range(0x0F8, 0x148)))
+                guest.gpr[RCX] = choose.getrandbits(32) << 32 | register
+                exit = guest.dispatch()
+                found = guest.gpr[RDX] << 32 | guest.gpr[RAX]
+                expected = emulated.get(register) if name == "rdmsr" else None
+                if name == "xgetbv" and "osxsave" in queries.visible:
+                    expected = queries.xcr0 if register == 0 else None
+                if name == "rdtsc":
+                    assert isinstance(exit, Syscall)
+                    assert found > before
+                    before = found
+                elif expected is None:
+                    assert isinstance(exit, ProcessorException), (name, register, exit)
+                    assert guest.rip == CODE
+                    continue
+                else:
+                    assert (type(exit), found) == (Syscall, expected), (name, hex(register))
+                answered += 1
+            assert answered or name == "rdtscp" or (name == "xgetbv" and "osxsave" not in queries.visible)
+
+
+def test_what_is_written_over_a_trap_is_what_executes(backend: str) -> None:
+    """A place where a trap has been met is remembered as long as its page is code, and no longer."""
+    value = BlockingValue(tables={Instruction.CPUID: table(Action.ALLOW, {7: BLOCK})}, features={"rdrand": BLOCK})
+    with guest_under(backend, value) as guest:
+        for _ in range(3):
+            for _ in range(3):
+                guest.load(b"\x0f\xa2" + SYSCALL)
+                assert isinstance(guest.dispatch(), Syscall)
+                guest.begin(guest.processor)
+                assert isinstance(guest.dispatch(), Syscall)
+                guest.begin(guest.processor)
+                guest.gpr[RAX] = 7
+                assert isinstance(guest.dispatch(), ProcessorException)
+            guest.load(b"\x0f\xc7\xf0" + SYSCALL)
+            exit = guest.dispatch()
+            assert isinstance(exit, ProcessorException)
+            assert exit.vector == Vector.UD
+            guest.load(b"\x0f\x0b" + SYSCALL)  # the program's own
+            exit = guest.dispatch()
+            assert isinstance(exit, ProcessorException)
+            assert exit.vector == Vector.UD
 
 
 def test_two_values_on_one_thread_do_not_mix(backend: str) -> None:

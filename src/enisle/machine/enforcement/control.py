@@ -57,6 +57,7 @@ def transfer(instruction: decoder.Instruction, context: ProcessorContext) -> Pro
 
 def _transfer(it: decoder.Instruction, context: ProcessorContext) -> ProcessorException | None:
     gpr, following = context.gpr, it.next_address
+    flags = gpr[RFLAGS] & ~Rflags.RF  # which the fault that brought us here has set, and any instruction clears
     match it.kind:
         case decoder.JUMP:
             gpr[RIP] = it.target or 0
@@ -78,12 +79,13 @@ def _transfer(it: decoder.Instruction, context: ProcessorContext) -> ProcessorEx
         case decoder.TRANSACTION:  # always aborts, for no reason that a retry would cure (SDM 1 16.3.5)
             gpr[RAX], gpr[RIP] = 0, it.target or 0
         case decoder.SYSTEM_CALL:
-            gpr[RCX], gpr[R11], gpr[RIP] = following, gpr[RFLAGS], following
+            gpr[RCX], gpr[R11], gpr[RIP] = following, flags, following
         case decoder.INTERRUPT:
             gpr[RIP] = following
             return ProcessorException(Vector.BP, 0)
         case _:  # far calls and jumps through memory: this machine has no other code segment to go to
             return ProcessorException(Vector.GP, 0)
+    gpr[RFLAGS] = flags
     return None  # a target that is no address faults where it is gone to: `Processor.run`
 
 

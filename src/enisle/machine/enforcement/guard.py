@@ -5,7 +5,7 @@ that stopped, and takes back an `Exit` to serve as if the processor had brought 
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from enisle.abi.types import PAGE, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, RIP, Vector
@@ -19,7 +19,8 @@ from enisle.machine.enforcement.perform import Judgement, ProcessorContext, judg
 from enisle.machine.pagetables import AddressSpace, leaf_flags
 from enisle.machine.processor import SYSCALL, Exit, Interrupted, PageFault, Processor, ProcessorException
 from enisle.machine.software import decode as decoder
-from enisle.machine.software.context import Fault
+from enisle.machine.software import execute as software
+from enisle.machine.software.context import Context, Fault
 from enisle.machine.software.context import Fault as GuestFault
 from enisle.machine.software.decode import LONGEST, decode_at
 
@@ -114,6 +115,7 @@ class Guard:
         self._slots: dict[int, Slot] = {}
         self._runs: dict[tuple[int, int], Run] = {}
         self._seen: dict[int, tuple[int, object]] = {}
+        self._unmovable: set[bytes] = set()
 
     # ---- exceptions ------------------------------------------------------------------------------------------------
 
@@ -129,6 +131,8 @@ class Guard:
             found = judge(self.enforcement.value, trapped, gpr)
             if found:
                 return self._perform(program, trapped, found)
+            if trapped.bytes in self._unmovable:
+                return self._substitute(program, trapped)
         try:
             code = program.fetch(address, 2 * LONGEST)
         except Fault:
@@ -217,7 +221,7 @@ class Guard:
         if is_control(instruction):
             outcome = transfer(instruction, self._context(program))
             return SYSCALL if is_system_call(instruction) else as_exit(outcome)
-        return self._run(program, code, most)
+        return self._run(program, code, instruction, most)
 
     def _in_software(self, program: Program) -> Exit | None:
         """Execute what the processor lacks; #UD where no software is there for it."""
@@ -238,13 +242,28 @@ class Guard:
     def _context(self, program: Program) -> ProcessorContext:
         return ProcessorContext(program.processor, program.read, program.store, self.enforcement.lacking.zmm_high)
 
-    def _run(self, program: Program, code: bytes, most: int) -> Exit | None:
-        """Execute a run out of line."""
+    def _substitute(self, program: Program, instruction: decoder.Instruction) -> Exit | None:
+        """Execute in software a permitted instruction whose copy would hold a trapped opcode: CRC32 is MOVBE behind F2.
+
+        #UD where no software is there for it.
+        """
+        answers = self.enforcement.answers(program.processor, lambda: program.number)
+        context = self._context(program)
+        result = software.execute(instruction, cast("Context", context), answers)
+        if result.outcome == software.UNSUPPORTED:
+            return ProcessorException(Vector.UD, 0)
+        context.finish()
+        return as_exit(result.fault)
+
+    def _run(self, program: Program, code: bytes, instruction: decoder.Instruction, most: int) -> Exit | None:
+        """Execute a run out of line that begins with `instruction`."""
         processor = program.processor
         gpr, slot = processor.gpr, self._slot(processor)
         run = self._planned(code, gpr[RIP], slot, processor, most)
-        if run is None:
-            return ProcessorException(Vector.UD, 0)  # no way to execute it without making a trap executable
+        if run is None:  # there is no way to execute it without making a trap executable
+            if len(self._unmovable) < RUNS_KEPT:
+                self._unmovable.add(instruction.bytes)
+            return self._substitute(program, instruction)
         self.enforcement.counts["steps"] += 1
         slot.load(run.content)
         before = lend(run, gpr)

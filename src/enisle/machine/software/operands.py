@@ -6,7 +6,7 @@ and changes registers afterwards. So a fault leaves the state as it was.
 
 from collections.abc import Callable
 
-from enisle.abi.x86 import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP, Vector
+from enisle.abi.x86 import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP, Rflags, Vector
 from enisle.machine.software import flags
 from enisle.machine.software.context import LANE, Answers, Context, Fault, general_protection
 from enisle.machine.software.decode import DWORD, FS, GS, LEGACY, QWORD, WORD, Instruction
@@ -16,6 +16,7 @@ ORDER = (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, *range(R8, R8 + 8))
 STACK_BASES = (4, 5)
 """RSP and RBP as a base mean the stack segment."""
 U64 = 0xFFFF_FFFF_FFFF_FFFF
+RF = Rflags.RF
 MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: U64}
 CANONICAL_SHIFT = 47
 
@@ -168,8 +169,7 @@ class Step:
                 context.vectors.set_low(number, value)
             else:
                 context.vectors.set(number, value)
-        if self._flags is not None:
-            gpr[RFLAGS] = self._flags
+        gpr[RFLAGS] = (gpr[RFLAGS] if self._flags is None else self._flags) & ~RF  # SDM 3B 18.3.1.1
         for effect in self._then:
             effect()
         gpr[RIP] = self.it.next_address
