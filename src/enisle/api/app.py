@@ -1,0 +1,168 @@
+"""The app: a router made from the table, and what happens around every request.
+
+Around: the name it was sent to, who asks, safe mode, reading, the handler, and whatever goes wrong made a problem
+document. One event loop owns it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from enisle.api.decode import read_json, read_name, read_query
+from enisle.api.follow import Follower
+from enisle.api.lines import LINES
+from enisle.api.on_tokens import sign_in_by_address
+from enisle.api.openapi import description
+from enisle.api.problems import HttpProblem, answer, encode, log
+from enisle.api.schemas import Asked
+from enisle.api.services import Services
+from enisle.api.static import SECURITY, Static
+from enisle.api.table import OPEN, Answer, Call, Line
+from enisle.api.tokens import Principal
+from enisle.errors import HostError, NotFound
+
+NOBODY = Principal("", "default", frozenset())
+MAX_KEY = 200
+
+
+class Operations:
+    """The operations of one path, by method."""
+
+    def __init__(self, services: Services, follower: Follower, lines: list[Line]) -> None:
+        self._services, self._follower = services, follower
+        self._lines = {line.method: line for line in lines}
+        self._path = lines[0].path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        status: list[int] = []
+        began = time.perf_counter()
+        response = await self._answer(request)
+        try:
+            await response(scope, receive, _noting(send, status))
+        finally:
+            if status and "text/event-stream" not in request.headers.get("accept", ""):
+                known = request.method if request.method in self._lines else "other"
+                self._services.measures.add(known, self._path, status[0], time.perf_counter() - began)
+
+    async def _answer(self, request: Request) -> ASGIApp:
+        try:
+            line = self._lines.get(request.method)
+            if line is None:
+                raise not_allowed(self._lines)
+            self._services.guard.require_our_name(request)
+            call = await self._check(request, line)
+            given = await line.handler(call)
+            return given.response() if isinstance(given, Answer) else given
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception as error:
+            return answer(error)
+
+    async def _check(self, request: Request, line: Line) -> Call:
+        """Return the request as its handler may take it. Raises what is wrong with it."""
+        services = self._services
+        principal = NOBODY if line.scope == OPEN else await services.guard.require(request, line.scope)
+        if line.scope != OPEN and (trouble := (await services.health()).safe_mode):
+            raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
+        path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
+        query: Any = read_query(request, line.query)
+        if len(request.headers.get("idempotency-key", "")) > MAX_KEY:
+            raise HttpProblem(400, "the idempotency key is too long", f"at most {MAX_KEY} characters", "")
+        body: Any = None
+        if line.body is not None and issubclass(line.body, Asked):
+            body = await read_json(request, line.body)
+        return Call(request, services, self._follower, principal, path, query, body)
+
+
+def make_app(services: Services) -> Starlette:
+    """Return the app that stands on `services`. Its lifespan runs what follows the store."""
+    follower = Follower(services.view)
+    by_path: dict[str, list[Line]] = {}
+    for line in LINES:
+        by_path.setdefault(line.path, []).append(line)
+    routes = [Route(path, Operations(services, follower, lines)) for path, lines in by_path.items()]
+    routes += _pages(services)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
+        running = [asyncio.create_task(follower.run()), asyncio.create_task(services.book.run())]
+        for one in running:
+            one.add_done_callback(lambda ended: _mourn(services, ended))
+        try:
+            yield
+        finally:
+            for one in running:
+                one.cancel()
+            await asyncio.wait(running)
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_ours})
+
+
+def _mourn(services: Services, ended: "asyncio.Task[None]") -> None:
+    """End a process that no longer follows the store: a new one does better than this one's guesses."""
+    if not ended.cancelled():
+        log.critical("this process no longer follows the store", exc_info=ended.exception())
+        services.closing.set()
+
+
+def _pages(services: Services) -> list[Route]:
+    static = Static(services.console)
+    text = encode(description())
+
+    def page(find: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                services.guard.require_our_name(request)
+                found = find(request)
+                return found if isinstance(found, Response) else await found
+            except Exception as error:
+                return answer(error)
+
+        return endpoint
+
+    def index(request: Request) -> Any:
+        if "code" in request.query_params:
+            return sign_in_by_address(request, services)
+        return static.answer(request, "index.html")
+
+    return [
+        Route("/", page(index)),
+        Route("/index.html", page(lambda request: static.answer(request, "index.html"))),
+        Route("/console/{file:path}", page(lambda request: static.answer(request, request.path_params["file"]))),
+        Route("/openapi.json", page(lambda _: Response(text, headers=SECURITY, media_type="application/json"))),
+        Route("/favicon.ico", page(lambda request: static.answer(request, "favicon.svg"))),
+    ]
+
+
+def not_allowed(methods: dict[str, Any]) -> HttpProblem:
+    allowed = ", ".join(sorted(methods))
+    return HttpProblem(405, "this cannot be done here", f"the methods are {allowed}", "", {"Allow": allowed})
+
+
+async def _not_ours(_: Request, error: Exception) -> Response:
+    """Answer what the router itself refuses."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return answer(not_allowed(dict.fromkeys((error.headers or {}).get("Allow", "GET").split(", "))))
+    if error.status_code == 404:
+        return answer(NotFound("there is nothing at this address", "", "see /openapi.json"))
+    return answer(HttpProblem(error.status_code, str(error.detail)[:200]))
+
+
+def _noting(send: Send, status: list[int]) -> Send:
+    async def noting(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+        await send(message)
+
+    return noting

@@ -1,0 +1,164 @@
+"""Handlers: tasks, what they hold, what can be run."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from enisle.api import schemas
+from enisle.api.cursors import read_cursor, write_cursor
+from enisle.api.problems import Blocked
+from enisle.api.services import Json
+from enisle.api.shapes import progress_json, resource_json, seen, task_json, waiting_for
+from enisle.api.table import Answer, Call
+from enisle.errors import InvalidRequest, NotFound
+from enisle.tasks import ENDED, FAIL, Request, Resource, State, Task
+
+DECISION_S = 3.0
+"""How long an answer waits for the dispatcher's word on a task that will not wait itself."""
+
+
+async def submit(call: Call) -> Answer:
+    body: schemas.TaskRequest = call.body
+    known = {entry["name"] for entry in call.services.routines()}
+    if body.routine not in known:
+        same = sorted(name for name in known if name.partition("@")[0] == body.routine.partition("@")[0])
+        there = f"there is {', '.join(same)}" if same else f"not {body.routine[:80]!r}"
+        raise InvalidRequest("there is no such routine", there, "`enisle task routines`")
+    request = Request(
+        body.routine,
+        body.arguments,
+        tuple(Resource(one.kind, one.id, one.mode) for one in body.resources),
+        body.host,
+        body.placement,
+        body.attempts,
+        body.deadline_s,
+        body.if_blocked,
+        call.key,
+    )
+    return await submitted(call, await call.tasks().submit(request))
+
+
+async def submitted(call: Call, task: Task) -> Answer:
+    """Answer a submission: 202, or 409 when what it needs is in use and it would not wait."""
+    if task.if_blocked == FAIL and task.state not in ENDED:
+        tasks = call.tasks()
+        task = await call.follower.wait_for(
+            lambda: tasks.get(task.id), task, lambda now: now.state is not State.QUEUED, DECISION_S
+        )
+    if task.if_blocked == FAIL and task.state is State.FAILED and task.blocked:
+        raise refusal(call, task)
+    return Answer(seen(call.services.view, task), 202, {"Location": f"/v1/tasks/{task.id}"})
+
+
+def refusal(call: Call, task: Task) -> Blocked:
+    """Return the problem that names who has what a task needed, and how far that is."""
+    assert task.blocked
+    view, holder = call.services.view, task.blocked.by
+    holding = view.tasks.get(holder)
+    foreign = holding is None or holding.tenant != task.tenant
+    return Blocked(
+        f"{task.blocked.resource} is in use",
+        f"task {holder} has it" if not foreign else "another tenant's task has it",
+        f"`enisle task wait {holder}`, then again" if not foreign else "try again later",
+        holder=holder if not foreign else "",
+        routine=holding.routine if holding and not foreign else "",
+        progress=progress_json(view.progress.get(holder)) if not foreign else None,
+        resource=task.blocked.resource,
+        task=task.id,
+    )
+
+
+async def find(call: Call, identity: str) -> Task:
+    """Return a task of the caller's tenant, wherever it is kept. Raises NotFound."""
+    try:
+        return await call.tasks().get(identity)
+    except NotFound:
+        kept = await asyncio.to_thread(call.services.history.find, identity)
+        if kept is None or kept.tenant != call.principal.tenant:
+            raise
+        return kept
+
+
+async def show(call: Call) -> Answer:
+    task = await find(call, call.path["task"])
+    if call.query.wait and task.state not in ENDED:
+        identity = task.id
+        task = await call.follower.wait_for(lambda: find(call, identity), task, lambda _: False, call.query.wait)
+    return Answer(seen(call.services.view, task))
+
+
+async def index(call: Call) -> Answer:
+    asked: schemas.TaskFilter = call.query
+    filters = f"{call.principal.tenant} {asked.state} {asked.resource} {asked.routine}"
+    before = read_cursor(filters, asked.cursor) if asked.cursor else None
+    tenant, view = call.principal.tenant, call.services.view
+    found = {task.id: task for task in await _kept(call, asked, before)}
+    found |= {task.id: task for task in view.tasks.values() if task.tenant == tenant and _matches(task, asked)}
+    rows = sorted(found.values(), key=_place, reverse=True)
+    rows = [task for task in rows if before is None or _place(task) < before]
+    page = rows[: asked.limit]
+    more = write_cursor(filters, *_place(page[-1])) if len(rows) > len(page) else None
+    return Answer({"items": [seen(view, task) for task in page], "next": more})
+
+
+def _place(task: Task) -> tuple[float, str]:
+    return task.submitted, task.id
+
+
+async def _kept(call: Call, asked: schemas.TaskFilter, before: tuple[float, str] | None) -> Sequence[Task]:
+    if asked.state and asked.state not in ENDED:
+        return []
+    history, tenant = call.services.history, call.principal.tenant
+    # One more than a page, and those that share the cursor's moment.
+    latest = before[0] + 1e-6 if before else 0.0
+    return await asyncio.to_thread(
+        history.list, tenant, asked.state, asked.resource, asked.routine, latest, asked.limit + 20
+    )
+
+
+def _matches(task: Task, asked: schemas.TaskFilter) -> bool:
+    if asked.state and task.state != asked.state:
+        return False
+    if asked.routine and task.routine != asked.routine and task.routine.partition("@")[0] != asked.routine:
+        return False
+    return not asked.resource or any(f"{one.kind}/{one.id}" == asked.resource for one in task.resources)
+
+
+async def cancel(call: Call) -> Answer:
+    task = await call.tasks().cancel(call.path["task"], call.body.why)
+    return Answer(seen(call.services.view, task), 202)
+
+
+async def retry(call: Call) -> Answer:
+    task = await find(call, call.path["task"])
+    again = await call.tasks().retry(task.id)
+    return Answer(task_json(again), 202, {"Location": f"/v1/tasks/{again.id}"})
+
+
+async def routines(call: Call) -> Answer:
+    return Answer({"items": call.services.routines()})
+
+
+async def resources(call: Call) -> Answer:
+    view, tenant = call.services.view, call.principal.tenant
+    waiting = waiting_for(view)
+    items: list[Json] = []
+    for key in sorted({*view.locks, *waiting}):
+        told = resource_json(key, view.locks.get(key), waiting.get(key, []))
+        if any(_is_of(view.tasks.get(task), tenant) for task in (*told["holders"], *told["waiting"])):
+            items.append(told)
+    return Answer({"items": items})
+
+
+def _is_of(task: Task | None, tenant: str) -> bool:
+    return task is not None and task.tenant == tenant
+
+
+async def unlock(call: Call) -> Answer:
+    kind, identity = call.path["kind"], call.path["id"]
+    key = f"{kind}.{identity}"
+    view = call.services.view
+    holders: tuple[str, ...] = view.locks[key].holders if key in view.locks else ()
+    await call.tasks().unlock(kind, identity, call.body.reason)
+    told: dict[str, Any] = resource_json(key, None, waiting_for(view).get(key, []))
+    return Answer(told | {"holders": [], "freed": list(holders)})

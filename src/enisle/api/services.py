@@ -1,0 +1,115 @@
+"""What the app stands on, as protocols: the rooms below offer these, tests put smaller ones in their place."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from enisle.api.auth import Guard
+from enisle.api.measures import Measures
+from enisle.api.tokens import TokenBook
+from enisle.tasks import Lock, Request, Task
+
+Json = dict[str, Any]
+
+
+class News(Protocol):
+    """One change that a view tells; `value` None: gone."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def revision(self) -> int: ...
+
+
+class Subscription(Protocol):
+    """What is new since it was last asked: only the latest of every key, so it is bounded by their number."""
+
+    async def news(self) -> list[Any]: ...
+
+
+class Viewing(Protocol):
+    """A picture of the store that follows it (`tasks.View`)."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def tasks(self) -> Mapping[str, Task]: ...
+    @property
+    def locks(self) -> Mapping[str, Lock]: ...
+    @property
+    def hosts(self) -> Mapping[str, Json]: ...
+    @property
+    def records(self) -> Mapping[str, Json]: ...
+    @property
+    def progress(self) -> Mapping[str, Json]: ...
+
+    def subscribe(self, since: int | None = None) -> AbstractAsyncContextManager[Subscription]: ...
+
+
+class TaskClient(Protocol):
+    """The tasks of one tenant (`tasks.Tasks`)."""
+
+    async def submit(self, request: Request) -> Task: ...
+    async def get(self, task: str) -> Task: ...
+    async def cancel(self, task: str, why: str) -> Task: ...
+    async def retry(self, task: str) -> Task: ...
+    async def unlock(self, kind: str, id: str, reason: str) -> Any: ...
+    async def declare_dead(self, host: str, reason: str) -> Any: ...
+    def follow(self, task: str) -> AsyncIterator[Task]: ...
+
+
+class Historic(Protocol):
+    """Ended tasks that left the store (`tasks.History`)."""
+
+    def find(self, id: str) -> Task | None: ...
+    def list(
+        self, tenant: str, state: str = "", resource: str = "", routine: str = "", before: float = 0, limit: int = 50
+    ) -> Sequence[Task]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the platform works; `safe_mode`: why nothing may be changed until its operator agrees."""
+
+    reasons: tuple[str, ...] = ()
+    safe_mode: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.reasons and not self.safe_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything an app needs. `closing` is set when the process is about to end: streams end by themselves then."""
+
+    tasks: Callable[[str, str], TaskClient]
+    """(tenant, actor) → its tasks."""
+    view: Viewing
+    operations: Any
+    """`control.Operations`: islands, machines, hosts, output."""
+    book: TokenBook
+    guard: Guard
+    history: Historic
+    routines: Callable[[], list[Json]]
+    """What can be run: {"name", "usage", "parameters"}."""
+    health: Callable[[], Awaitable[Health]]
+    admit_host: Callable[[str, str], Awaitable[Json]]
+    """(name, public key) → what the host needs to reach the engine."""
+    expel_host: Callable[[str], Awaitable[None]]
+    island_spec: Callable[..., Any]
+    """What makes a request for an island or a machine out of named fields."""
+    vm_spec: Callable[..., Any]
+    state: Path
+    console: Path | None = None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    measures: Measures = field(default_factory=Measures)
