@@ -1,11 +1,13 @@
 """The DETECT tier: vector state that a program must not have in use is seen at its exits, and taken away.
 
 Where XCR0 has no effect in ring 3 an AVX instruction cannot be kept from executing, but it leaves a mark: XSTATE_BV of
-the processor's XSAVE area (SDM 1 13.6). Each processor is looked at when it exits, no more often than every 10 ms, and
-a ticker makes it exit as often. What a program uses and clears again in between (VZEROUPPER) is seen only when a look
-falls into its use: that is the limit of this tier. The ticker is one thread per machine and sleeps with the guests.
+the processor's XSAVE area (SDM 1 13.6). A ticker makes a processor that computes exit for a look, at moments that the
+program can neither choose nor foresee, two within 10 ms; and other exits are looked at as they come. What a program
+uses and clears again in between (VZEROUPPER) is seen only when a look falls into its use: that is the limit of this
+tier. The ticker is one thread per machine and sleeps with the guests.
 """
 
+import random
 import threading
 import time
 from collections import Counter
@@ -13,8 +15,13 @@ from collections import Counter
 from enisle.abi.x86 import RIP, Vector
 from enisle.machine.processor import SYSCALL, Exit, Halt, Interrupted, Processor, ProcessorException
 
-INTERVAL = 0.010
-"""Seconds between two looks at a processor, and after which one that computes is made to exit."""
+LONGEST, SCALE = 0.0048, 0.008
+"""Seconds until a processor that computes is made to exit: exponentially distributed, so that a look says nothing about
+when the next one comes, but for the longest wait. 3.6 ms in the mean."""
+SHORTEST = 0.0005
+"""Seconds that the ticker sleeps at least: a kick takes a while to arrive."""
+BETWEEN = 0.002
+"""Seconds between two looks at exits of the program's own."""
 XSTATE_BV = slice(512, 520)
 SYSCALL_LENGTH = 2
 
@@ -65,10 +72,11 @@ class Auditor:
             now = time.monotonic()
             computing = [audited for audited in self._audited if audited.computing]
             for audited in computing:
-                if now - audited.sampled >= INTERVAL:
+                if audited.due <= now:
                     audited.processor.kick()
             if computing:
-                time.sleep(INTERVAL)
+                soonest = min(audited.due for audited in computing) - time.monotonic()
+                time.sleep(max(soonest, SHORTEST))
             else:
                 self.asleep = True
                 self.bell.clear()
@@ -76,14 +84,20 @@ class Auditor:
                     self.bell.wait()
 
 
+def wait() -> float:
+    """Return the seconds until the next look."""
+    return min(random.expovariate(1 / SCALE), LONGEST)
+
+
 class Audited:
     """One processor and when it was looked at: at any exit, and at a moment the program does not choose."""
 
-    __slots__ = ("_auditor", "_run", "computing", "looked", "processor", "sampled")
+    __slots__ = ("_auditor", "_run", "computing", "due", "looked", "processor")
 
     def __init__(self, auditor: Auditor, processor: Processor) -> None:
         self._auditor, self.processor, self._run = auditor, processor, processor.run
-        self.looked = self.sampled = time.monotonic()
+        self.looked = time.monotonic()
+        self.due = self.looked + wait()
         self.computing = False
 
     def run(self) -> Exit:
@@ -96,10 +110,10 @@ class Audited:
         now = time.monotonic()
         if isinstance(exit, Interrupted):
             # A program that clears the state before each of its calls would never be seen using it there.
-            due, self.sampled = now - self.sampled >= INTERVAL, now
-        else:
-            due = now - self.looked >= INTERVAL and not isinstance(exit, ProcessorException | Halt)
-        if not due:
+            if now < self.due:
+                return exit
+            self.due = now + wait()
+        elif now - self.looked < BETWEEN or isinstance(exit, ProcessorException | Halt):
             return exit
         self.looked = now
         return self._convict(exit) if self._is_offending() else exit
