@@ -48,6 +48,7 @@ class Interrupted(Exception):
 
 
 def interrupt(number: int, frame: object) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     raise Interrupted
 
 
@@ -65,8 +66,9 @@ for name, wait in {
     if not child:
         time.sleep(20)
         os._exit(0)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
+        # Again and again: one that comes after Python's last look and before the call would not interrupt it.
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         wait()
     except Interrupted:
         print(name, "interrupted")
