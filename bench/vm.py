@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import guests
 
+from bench.kernel_guest import told
 from enisle.errors import EnisleError
 from enisle.linuxvm import VirtualMachine, VmConfig
 
@@ -49,7 +50,7 @@ def measure(name: str) -> list[str]:
         started = time.monotonic() - begin
         machine.wait_for_console("=ready", 300)
         ready = time.monotonic() - begin
-        oracle = guests.read_oracle(machine.port("oracle").read_bytes())
+        oracle = told(machine)
         entry = oracle.symbols()["entry_SYSCALL_64"]
         assert oracle.release == kernel.release, (oracle.release, kernel.release)
         assert [machine.msrs()[0][0xC0000082]] == entry, (machine.msrs()[0], entry)

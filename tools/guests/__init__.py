@@ -8,8 +8,9 @@ Nothing is installed and no root is needed. The mirror is the one this machine's
 
 from guests.initramfs import initramfs, module_order
 from guests.kernels import Kernel, get, kernel_directory
-from guests.manifest import Build, Entry, Package, read_manifest
-from guests.oracle import Oracle, read_oracle
+from guests.manifest import Build, Entry, Package, Part, read_manifest, read_parts
+from guests.oracle import Oracle, read_console, read_oracle
+from guests.parts import find_part, get_part
 
 __all__ = [
     "Build",
@@ -17,10 +18,15 @@ __all__ = [
     "Kernel",
     "Oracle",
     "Package",
+    "Part",
+    "find_part",
     "get",
+    "get_part",
     "initramfs",
     "kernel_directory",
     "module_order",
+    "read_console",
     "read_manifest",
     "read_oracle",
+    "read_parts",
 ]

@@ -1,4 +1,4 @@
-"""The initial RAM file system of a test guest: static busybox, `init.sh`, a kernel's modules, the crowd.
+"""The initial RAM file system of a test guest: static busybox, `init.sh`, a kernel's modules, our programs.
 
 Built by us byte for byte, so the same input gives the same file; kept beside the kernel it is for.
 """
@@ -19,6 +19,7 @@ from guests.kernels import Kernel
 
 HERE = Path(__file__).resolve().parent
 PT_INTERP = 3
+PROGRAMS = ("crowd", "uart")
 
 
 def initramfs(kernel: Kernel, files: Mapping[str, bytes] | None = None) -> Path:
@@ -41,7 +42,8 @@ def module_order(kernel: Kernel) -> list[str]:
 
 
 def _members(kernel: Kernel) -> dict[str, bytes]:
-    members = {"init": (HERE / "init.sh").read_bytes(), "bin/busybox": _busybox(), "bin/crowd": _crowd()}
+    members = {"init": (HERE / "init.sh").read_bytes(), "bin/busybox": _busybox()}
+    members |= {f"bin/{name}": _compiled(name) for name in PROGRAMS}
     return members | {f"mod/{path.name}": path.read_bytes() for path in kernel.modules}
 
 
@@ -90,24 +92,24 @@ def _applets() -> list[str]:
     return subprocess.run([_busybox_path(), "--list"], check=True, capture_output=True, text=True).stdout.split()
 
 
-def _crowd() -> bytes:
-    """Compile the crowd once per source."""
-    source = HERE / "crowd.c"
+def _compiled(name: str) -> bytes:
+    """Compile a program once per source."""
+    source = HERE / f"{name}.c"
     key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     from guests.kernels import kernel_directory
 
-    place = kernel_directory() / f"crowd-{key}"
+    place = kernel_directory() / f"{name}-{key}"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as directory:
-            program = f"{directory}/crowd"
+            program = f"{directory}/{name}"
             command = ["gcc", "-static", "-O2", "-pthread", "-o", program, str(source)]
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 why = getattr(error, "stderr", "") or str(error)
                 raise HostError(
-                    "cannot compile tools/guests/crowd.c", why[-300:], "apt-get install gcc libc6-dev"
+                    f"cannot compile tools/guests/{name}.c", why[-300:], "apt-get install gcc libc6-dev"
                 ) from error
             os.rename(program, place)
     return place.read_bytes()

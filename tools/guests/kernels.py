@@ -13,12 +13,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from enisle.errors import EnisleError, HostError, InvalidRequest, NotFound
 from enisle.records import Record
+from guests.library import kernel_of
 from guests.manifest import Build, Entry, Package, read_manifest
 from guests.mirrors import download
 
@@ -99,11 +102,12 @@ def _make(build: Build) -> None:
         (place / "modules").mkdir(parents=True)
         found: dict[str, Path] = {}
         for number, package in enumerate(build.packages):
-            archive = Path(temporary) / f"{number}.deb"
-            print(f"fetching {os.path.basename(package.path)} ({package.size >> 20} MiB)", file=sys.stderr)
-            download(package, archive)
-            check(archive, package)
-            found |= _unpack(archive, Path(temporary), place)
+            archive = Path(temporary) / f"{number}"
+            fetch(package, archive)
+            if package.archive == "pypi":
+                (place / "vmlinuz").write_bytes(kernel_of(_library(archive)))
+            else:
+                found |= _unpack(archive, Path(temporary), place)
             archive.unlink()
         if not (place / "vmlinuz").exists():
             raise InvalidRequest(f"{build.release} has no kernel image", "none of its packages holds a vmlinuz")
@@ -112,6 +116,22 @@ def _make(build: Build) -> None:
         (place / "kernel.json").write_text(json.dumps(record))
         shutil.rmtree(directory / build.release, ignore_errors=True)
         os.rename(place, directory / build.release)
+
+
+def fetch(package: Package, archive: Path) -> None:
+    """Fetch a package file and check it."""
+    print(f"fetching {os.path.basename(package.path)} ({package.size >> 20} MiB)", file=sys.stderr)
+    download(package, archive)
+    check(archive, package)
+
+
+def _library(wheel: Path) -> bytes:
+    """Return the libkrunfw of a wheel."""
+    with zipfile.ZipFile(wheel) as members:
+        names = [name for name in members.namelist() if os.path.basename(name).startswith("libkrunfw.so")]
+        if not names:
+            raise InvalidRequest(f"{wheel.name} holds no libkrunfw", "none of its members is called so")
+        return members.read(names[0])
 
 
 def check(archive: Path, package: Package) -> None:
@@ -126,23 +146,28 @@ def check(archive: Path, package: Package) -> None:
 def _unpack(archive: Path, temporary: Path, place: Path) -> dict[str, Path]:
     """Write the image and every module of a package; return the modules by name."""
     found: dict[str, Path] = {}
+    for path, content in members_of(archive):
+        base = os.path.basename(path)
+        if base == "vmlinuz" or base.startswith("vmlinuz-"):
+            (place / "vmlinuz").write_bytes(content.read())
+        elif ".ko" in base:
+            name = base.partition(".ko")[0].replace("-", "_")
+            found[name] = temporary / f"{name}{base[len(name) :]}"
+            found[name].write_bytes(content.read())
+    return found
+
+
+def members_of(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
+    """Yield the files of a Debian package, each to be read before the next is asked for."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         with tarfile.open(fileobj=reader.stdout, mode="r|") as members:
             for member in members:
-                base = os.path.basename(member.name)
                 content = members.extractfile(member) if member.isfile() else None
-                if content is None:
-                    continue
-                if base == "vmlinuz" or base.startswith("vmlinuz-"):
-                    (place / "vmlinuz").write_bytes(content.read())
-                elif ".ko" in base:
-                    name = base.partition(".ko")[0].replace("-", "_")
-                    found[name] = temporary / f"{name}{base[len(name) :]}"
-                    found[name].write_bytes(content.read())
+                if content is not None:
+                    yield member.name, content
     if reader.returncode:
         raise HostError(f"cannot unpack {archive.name}", f"dpkg-deb ended with {reader.returncode}", "check the disk")
-    return found
 
 
 def _choose(found: dict[str, Path], place: Path) -> list[str]:

@@ -1,13 +1,16 @@
-"""What `kernels.toml` says: kernels by name, each with the builds that may serve, best first, pinned by hash."""
+"""What `kernels.toml` says: kernels by name, each with the builds that may serve, best first, and single files of
+packages; all pinned by hash."""
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from enisle.errors import InvalidRequest
 from enisle.records import Record
 
+T = TypeVar("T")
 MANIFEST = Path(__file__).resolve().parent.parent / "kernels.toml"
 
 
@@ -15,7 +18,7 @@ class Package(Record):
     """One package file of the mirror."""
 
     archive: str
-    """"debian" or "debian-security"."""
+    """"debian", "debian-security", or "pypi": then `path` is the name of a wheel."""
     path: str
     size: int
     sha256: str
@@ -39,14 +42,33 @@ class Entry(Record):
     builds: tuple[Build, ...]
 
 
+class Part(Record):
+    """One file of a package."""
+
+    name: str
+    member: str
+    package: Package
+
+
 def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
     """Return the kernels by name. Raises InvalidRequest for a manifest that makes no sense."""
+    return {entry.name: entry for entry in _read(path, "kernel", _entry)}
+
+
+def read_parts(path: Path = MANIFEST) -> dict[str, Part]:
+    """Return the files by name. Raises InvalidRequest for a manifest that makes no sense."""
+    return {part.name: part for part in _read(path, "part", _part)}
+
+
+def _read(path: Path, kind: str, make: Callable[[dict[str, Any]], T]) -> list[T]:
     try:
-        kernels = tomllib.loads(path.read_text())["kernel"]
-        entries = [_entry(kernel) for kernel in kernels]
+        return [make(told) for told in tomllib.loads(path.read_text())[kind]]
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"cannot read {path}", f"{type(error).__name__}: {error}", "git restore tools") from error
-    return {entry.name: entry for entry in entries}
+
+
+def _part(told: dict[str, Any]) -> Part:
+    return Part(told["name"], told["member"], _package(told["package"]))
 
 
 def _entry(kernel: dict[str, Any]) -> Entry:
@@ -60,6 +82,8 @@ def _build(build: dict[str, Any]) -> Build:
 def _package(package: dict[str, Any]) -> Package:
     read = Package(**package)
     good = read.size > 0 and re.fullmatch("[0-9a-f]{64}", read.sha256)
-    if not good or ".." in read.path or not read.path.startswith("pool/"):
-        raise InvalidRequest(f"{read.path} is not pinned", "it needs a path below pool/, a size and a SHA-256")
+    place = re.fullmatch(r"[\w.]+-[\w.]+-[\w.-]+\.whl", read.path) if read.archive == "pypi" else ".." not in read.path
+    if not good or not place or not (read.archive == "pypi" or read.path.startswith("pool/")):
+        why = "it needs a path below pool/ (or the name of a wheel), a size and a SHA-256"
+        raise InvalidRequest(f"{read.path} is not pinned", why)
     return read

@@ -1,4 +1,5 @@
-"""Debian's package files from the mirror that this machine's apt uses, by apt's own means (apt-helper, apt-get).
+"""Debian's package files from the mirror that this machine's apt uses, by apt's own means (apt-helper, apt-get), and
+wheels by pip.
 
 Promises: what is returned has the hash asked for. Changes nothing of the system's apt: other suites are looked up with
 a list of sources and a state directory of their own.
@@ -6,6 +7,7 @@ a list of sources and a state directory of their own.
 
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,6 +54,9 @@ def _indexes() -> list[str]:
 
 def download(package: Package, place: Path) -> None:
     """Fetch one package file. Raises NotFound when the mirror has let it go, HostError for any other failure."""
+    if package.archive == "pypi":
+        _download_wheel(package, place)
+        return
     address = f"{mirrors()[package.archive]}/{package.path}"
     if not os.path.exists(APT_HELPER):
         raise HostError(f"cannot fetch {address}", f"{APT_HELPER} is missing", "packages are fetched by apt: Debian")
@@ -64,6 +69,24 @@ def download(package: Package, place: Path) -> None:
         if done.returncode:
             raise _explain(address, done.stdout + done.stderr)
         os.replace(partial, place)
+
+
+def _download_wheel(package: Package, place: Path) -> None:
+    """Fetch a wheel by pip, installing nothing."""
+    name, version = package.path.split("-")[:2]
+    platform = package.path.removesuffix(".whl").rpartition("-")[2]
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as directory:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        command += ["--platform", platform, "--dest", directory, f"{name}=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        found = Path(directory) / package.path
+        if done.returncode or not found.exists():
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            why = lines[-1] if lines else done.stderr.strip()[-200:]
+            if "No matching distribution" in done.stderr:
+                raise NotFound(f"{package.path} is gone from the package index", why, "pin a later one")
+            raise HostError(f"cannot fetch {package.path}", why, "check the network, or pip's configuration")
+        os.replace(found, place)
 
 
 def _explain(address: str, said: str) -> HostError | NotFound:

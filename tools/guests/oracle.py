@@ -1,15 +1,19 @@
 """What a test guest says of itself, to be compared with what was found from outside.
 
-The guest writes tar files through its virtio port "oracle" (`init.sh`, dump and send); the last whole one counts.
+The guest writes tar files through its virtio port "oracle", or packed over its console (`init.sh`, dump and send); the
+last whole one counts.
 """
 
+import gzip
 import io
+import re
 import tarfile
 
 from enisle.errors import GuestError
 from enisle.records import Record
 
 BLOCK = 512
+TOLD = re.compile(rb"=told (\d+)\r?\n")
 
 
 class Task(Record):
@@ -37,8 +41,8 @@ class Oracle(Record):
 
     @property
     def btf(self) -> bytes:
-        """The kernel's types, raw (Documentation/bpf/btf)."""
-        return self.files["btf"]
+        """The kernel's types, raw (Documentation/bpf/btf); empty when it has none."""
+        return self.files.get("btf", b"")
 
     def symbols(self) -> dict[str, list[int]]:
         """Return the kernel's symbols: name → addresses, those of modules left out."""
@@ -85,6 +89,15 @@ def read_oracle(stream: bytes) -> Oracle:
     if not found:
         raise GuestError("the guest has told nothing of itself", f"{len(stream)} bytes came through its port")
     return Oracle(found)
+
+
+def read_console(said: bytes) -> Oracle:
+    """Return the last whole tar file among what a console said. Raises GuestError when there is none."""
+    for mark in reversed([*TOLD.finditer(said)]):
+        packed = said[mark.end() : mark.end() + int(mark[1])]
+        if len(packed) == int(mark[1]):
+            return read_oracle(gzip.decompress(packed))
+    raise GuestError("the guest has told nothing of itself", f"{len(said)} bytes came over its console")
 
 
 def _read_archive(stream: bytes) -> tuple[dict[str, bytes], int]:
