@@ -2,45 +2,95 @@
 
 Several may run; every change is conditional on what the picture said, so two that believe to lead waste work and break
 nothing. The picture is built from one watch and guarded by revisions: an event older than what we know is dropped.
+Batches that touch different keys go together: what waits while one commit is on its way makes the next.
 One event loop owns it.
 """
 
 import asyncio
 import contextlib
 import time
-from dataclasses import replace
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from enisle.tasks.policy import Batch, Picture, plan
+from enisle.tasks.picture import Picture
+from enisle.tasks.policy import Batch, plan
 from enisle.tasks.records import Assignment, Lock, Task
-from enisle.tasks.states import ENDED
-from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Store, Unavailable
+from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Store, Unavailable, Value
 
 LEASE = "lease.dispatcher"
 LOSS_MARGIN_S = 1.0
 """Added to a host's silence before it is lost: its agent has stopped every step by then."""
 TOGETHER = 16
-"""Batches of one plan touch different keys, so several may be on their way at once."""
+"""Batches of one plan touch different keys, so several may be one commit."""
+FLIGHTS = 3
+"""Commits on their way at once."""
 ROUND_S = 0.5
-"""The longest time between two looks: deadlines and delays pass without an event."""
+"""The longest time between two looks: leases end without an event."""
+FORGOTTEN_S = 90.0
+"""When the engine has surely forgotten a key that was deleted."""
+SKEW_S = 2.0
+"""A client's clock that is off by more than this is set right by the engine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherStatistics:
+    """What a dispatcher has done. `batches` were made in `commits`; `conflicts`: what another changed first."""
+
+    leads: bool
+    active: int
+    ended: int
+    batches: int
+    commits: int
+    conflicts: int
 
 
 class Dispatcher:
-    """`async with asyncio.TaskGroup() as group: group.create_task(Dispatcher(store, "me").run())`."""
+    """`async with asyncio.TaskGroup() as group: group.create_task(Dispatcher(store, "me").run())`.
 
-    def __init__(self, store: Store, name: str, ttl_s: float = 3.0) -> None:
-        self._store, self.name, self._ttl_s = store, name, ttl_s
+    `archive` moves what has ended out of the store; `paused`, when not empty, says why nothing is decided.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        ttl_s: float = 3.0,
+        archive: "Callable[[Dispatcher], Awaitable[None]] | None" = None,
+    ) -> None:
+        self._store, self.name, self._ttl_s, self._archive = store, name, ttl_s, archive
         self.picture = Picture()
+        self.paused = ""
+        self.audits: dict[str, Value] = {}
         self._revisions: dict[str, int] = {}
+        self._gone: deque[tuple[float, str, int]] = deque()
         self._gone_since: dict[str, float] = {}
+        self._busy: set[str] = set()
+        self._flights: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._lease: Lease | None = None
-        self._current = False
-        self.conflicts = self.batches = 0
+        self._current = self._led = False
+        self._no_verdict_before = 0.0
+        self._clock = time.time() - time.monotonic()  # a clock that is set while we run does not move deadlines
+        self.conflicts = self.batches = self.commits = 0
 
     @property
     def leads(self) -> bool:
         return self._lease is not None and self._lease.held
+
+    @property
+    def decides(self) -> bool:
+        return self.leads and self._current and not self.paused
+
+    def now(self) -> float:
+        return self._clock + time.monotonic()
+
+    def statistics(self) -> DispatcherStatistics:
+        picture = self.picture
+        return DispatcherStatistics(
+            self.leads, picture.active(), len(picture.ended), self.batches, self.commits, self.conflicts
+        )
 
     async def run(self) -> None:
         try:
@@ -48,121 +98,189 @@ class Dispatcher:
                 group.create_task(self._watch())
                 group.create_task(self._lead())
                 group.create_task(self._work())
+                if self._archive:
+                    group.create_task(_forever(self._archive(self)))
         finally:
+            for flight in self._flights:
+                flight.cancel()
             if self._lease:
                 await self._lease.release()
 
     async def _lead(self) -> None:
         while True:
+            begin = time.monotonic()
             if not self.leads:
                 try:
                     self._lease = await self._store.lease(LEASE, {"dispatcher": self.name}, self._ttl_s)
+                    if self._led:
+                        self._spare_hosts()
+                    self._led = True
+                    self.picture.mark_everything()
                     self._news.set()
                 except (Conflict, Unavailable):
                     pass
+                if time.monotonic() - begin > 1:
+                    self._spare_hosts()
             await asyncio.sleep(self._ttl_s / 10)
+
+    def _spare_hosts(self) -> None:
+        """The engine was away: hosts could not renew their leases either, so let them before one is lost."""
+        self._no_verdict_before = time.monotonic() + 2 * self._ttl_s
 
     # ---- the picture -----------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         async for entry in self._store.watch(""):
             if entry is None:
-                self.picture, self._current = Picture(), False
-                self._revisions.clear()
-                self._gone_since.clear()
+                self._begin_anew()
                 continue
             if entry.key:
                 self.learn(entry)
-            if entry.current:
+            if entry.current and not self._current:
                 self._current = True
+                self.picture.mark_everything()
                 self._news.set()
 
+    def _begin_anew(self) -> None:
+        self.picture, self._current = Picture(), False
+        self.audits.clear()
+        self._revisions.clear()
+        self._gone_since.clear()
+
     def learn(self, entry: Entry) -> None:
-        """Take what is known of a key into the picture, unless something newer is."""
-        if entry.revision < self._revisions.get(entry.key, ABSENT):
+        """Take what is known of a key into the picture, unless that or something newer is."""
+        if entry.revision <= self._revisions.get(entry.key, ABSENT):
             return
         self._revisions[entry.key] = entry.revision
         kind, _, rest = entry.key.partition(".")
         picture, value = self.picture, entry.value
         if kind == "task":
-            if value is None:
-                picture.tasks.pop(rest, None)
-            else:
-                task = Task.from_value(value)
-                picture.tasks[rest] = task if task.order else replace(task, order=entry.revision)
+            picture.put_task(rest, _first_look(Task.from_value(value), entry) if value else None)
         elif kind == "lock":
-            _keep(picture.locks, entry.key, Lock.from_value(value) if value else None)
+            picture.put_lock(entry.key, Lock.from_value(value) if value else None)
         elif kind == "asg":
-            _keep(picture.assignments, entry.key, Assignment.from_value(value) if value else None)
+            picture.put_order(entry.key, Assignment.from_value(value) if value else None)
+        elif kind == "res":
+            picture.put_record(rest, value)
         elif kind == "stop":
-            (picture.stops.discard if value is None else picture.stops.add)(entry.key)
+            picture.put_stop(entry.key, value is not None)
         elif kind == "host":
             self._learn_host(rest, value is not None)
+        elif kind == "dead":
+            picture.put_dead(rest, str(value.get("why", "")) if value else None)
+        elif kind == "audit" and value:
+            self.audits[entry.key] = value
+        elif entry.key == "cfg.epoch" and value:
+            picture.epoch = int(value.get("epoch", 0))
+        if value is None:
+            self._gone.append((time.monotonic() + FORGOTTEN_S, entry.key, entry.revision))
         self._news.set()
+
+    def _forget(self) -> None:
+        """Drop what we know of keys that are gone, when the engine has forgotten them as well: revision 0 again."""
+        while self._gone and self._gone[0][0] < time.monotonic():
+            _, key, revision = self._gone.popleft()
+            if self._revisions.get(key) == revision:
+                del self._revisions[key]
 
     def _learn_host(self, host: str, alive: bool) -> None:
         if alive:
-            self.picture.live.add(host)
-            self.picture.lost.discard(host)
             self._gone_since.pop(host, None)
         else:
-            self.picture.live.discard(host)
             self._gone_since.setdefault(host, time.monotonic())
+        self.picture.put_host(host, alive)
 
     def _judge_hosts(self) -> None:
         """A host with orders but without a lease is lost once its agent must have stopped."""
         now = time.monotonic()
-        for assignment in self.picture.assignments.values():
-            if assignment.host not in self.picture.live:
-                since = self._gone_since.setdefault(assignment.host, now)
-                if now - since >= LOSS_MARGIN_S:
-                    self.picture.lost.add(assignment.host)
+        if now < self._no_verdict_before:
+            return
+        for host in self.picture.working_hosts():
+            if host not in self.picture.live and now - self._gone_since.setdefault(host, now) >= LOSS_MARGIN_S:
+                self.picture.put_lost(host)
 
     # ---- the work --------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:
+            patience = min(ROUND_S, max(0.001, self.picture.next_due() - self.now()))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ROUND_S):
+                async with asyncio.timeout(patience):
                     await self._news.wait()
             self._news.clear()
-            if self.leads and self._current:
-                await self._round()
+            self._forget()
+            if self.decides:
+                self._judge_hosts()
+                self._decide()
 
-    async def _round(self) -> None:
-        self._judge_hosts()
-        batches = list(plan(self.picture, time.time()))
+    def _decide(self) -> None:
+        """Send as much of the plan on its way as may be at once; the end of each commit brings us here again."""
+        room = (FLIGHTS - len(self._flights)) * TOGETHER
+        if room <= 0:
+            return
+        batches = list(islice(plan(self.picture, self.now(), self._busy), room))
         for start in range(0, len(batches), TOGETHER):
-            if self.leads:
-                await asyncio.gather(*(self._try(batch) for batch in batches[start : start + TOGETHER]))
+            group = batches[start : start + TOGETHER]
+            keys = {key for batch in group for key, _ in batch}
+            self._busy |= keys
+            flight = asyncio.create_task(self._fly(group), name="commit")
+            self._flights.add(flight)
+            flight.add_done_callback(lambda done, keys=keys: self._land(done, keys))
 
-    async def _try(self, batch: Batch) -> None:
-        """Commit, or learn why not: the next round decides anew."""
+    def _land(self, flight: "asyncio.Task[None]", keys: set[str]) -> None:
+        self._flights.discard(flight)
+        self._busy -= keys
+        self._news.set()
+        if not flight.cancelled() and (error := flight.exception()):
+            raise error
+
+    async def _fly(self, group: list[Batch]) -> None:
+        """Commit what goes together, or each alone when another changed something in between."""
         try:
-            await self.commit(batch)
+            await self.commit([change for batch in group for change in batch])
+            self.batches += len(group)
         except Conflict as conflict:
-            self.conflicts += 1
-            self._revisions.pop(conflict.key, None)  # what we believed is wrong, whatever its number
-            with contextlib.suppress(Unavailable):
-                self.learn(await self._store.get_leader(conflict.key))
+            if len(group) == 1:
+                await self._look_again(conflict.key)
+            else:
+                for batch in group:
+                    await self._fly([batch])
         except Unavailable:
-            self._news.set()
+            await asyncio.sleep(0.2)
+
+    async def _look_again(self, key: str) -> None:
+        """Learn why a change was refused: the next round decides anew."""
+        self.conflicts += 1
+        self._revisions.pop(key, None)  # what we believed is wrong, whatever its number
+        with contextlib.suppress(Unavailable):
+            entry = await self._store.get_leader(key)
+            if entry.revision == ABSENT:
+                self._revisions[key] = -1
+            self.learn(entry)
 
     async def commit(self, batch: Batch) -> int:
-        """Make one batch real and take it into the picture. Raises Conflict, Unavailable."""
-        changes = [Change(key, value, self._revisions.get(key, ABSENT)) for key, value in batch]
+        """Make a batch real and take it into the picture. Raises Conflict, Unavailable."""
+        changes = [Change(key, value, max(ABSENT, self._revisions.get(key, ABSENT))) for key, value in batch]
         last = await self._store.batch(changes)
-        self.batches += 1
-        for offset, change in enumerate(reversed(changes)):
+        self.commits += 1
+        for offset, change in zip(range(len(changes) - 1, -1, -1), changes, strict=True):
             self.learn(Entry(change.key, change.value, last - offset))
         return last
 
     def unfinished(self) -> int:
-        return sum(task.state not in ENDED for task in self.picture.tasks.values())
+        return self.picture.active()
 
 
-def _keep(where: dict[str, Any], key: str, value: Any) -> None:
-    if value is None:
-        where.pop(key, None)
-    else:
-        where[key] = value
+def _first_look(task: Task, entry: Entry) -> Task:
+    """Give a new task its place, and its times by the engine's clock where its client's is off."""
+    if task.order:
+        return task
+    skew = entry.time - task.submitted if entry.time else 0.0
+    if abs(skew) <= SKEW_S:
+        return replace(task, order=entry.revision)
+    deadline = task.deadline + skew if task.deadline else 0.0
+    return replace(task, order=entry.revision, submitted=entry.time, deadline=deadline)
+
+
+async def _forever(work: Awaitable[None]) -> None:
+    await work

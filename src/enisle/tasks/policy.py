@@ -1,19 +1,22 @@
 """What to do next with the tasks there are: pure decisions, time is an argument.
 
-`plan` looks at a picture of the store and returns batches; each is one atomic change that leaves the store sound
-whatever happens to the others. Promises: a resource is never held by two (unless shared), what a task holds is taken
-all at once or not at all, and nobody overtakes on a resource: whoever was submitted first gets it first.
+`plan` looks at what is marked in a picture of the store and returns batches; each is one atomic change that leaves the
+store sound whatever happens to the others. Promises: a resource is never held by two (unless shared), what a task holds
+is taken all at once or not at all, nobody overtakes on a resource, and a record of a resource changes with the end of a
+task that held it alone, or not at all.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
 
+from enisle.tasks.picture import Picture
 from enisle.tasks.records import (
     ASSIGNED,
     EXCLUSIVE,
     FAIL,
     FINISHED,
     PINNED,
+    RETRYABLE,
     SHARED,
     STOPPED,
     Assignment,
@@ -28,46 +31,50 @@ from enisle.tasks.store import Value
 
 Batch = list[tuple[str, Value | None]]
 """Keys and their new values, None: deleted. The last is the one whose revision counts."""
+MAX_LOSSES = 3
+"""A task that lost this many hosts is not given another."""
+REFRESH_S = 1.0
+REFRESHED = 32
+"""How often, and how many at once, those far behind in a row are told their new place."""
 
 
-@dataclass(slots=True)
-class Picture:
-    """The store as it was last seen. `live` hosts renew their lease; `lost` ones have not for longer than it lasts."""
+def plan(picture: Picture, now: float, busy: Set[str] = frozenset()) -> Iterator[Batch]:
+    """Yield what to do, most urgent first: no two batches touch the same key, none touches a busy one.
 
-    tasks: dict[str, Task] = field(default_factory=dict)
-    locks: dict[str, Lock] = field(default_factory=dict)
-    assignments: dict[str, Assignment] = field(default_factory=dict)
-    stops: set[str] = field(default_factory=set)
-    live: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
-
-
-def plan(picture: Picture, now: float) -> Iterator[Batch]:
-    """Yield what to do, most urgent first. No two batches of one call touch the same key: what must wait, waits."""
-    touched: set[str] = set()
-    for batch in _everything(picture, now):
-        keys = [key for key, _ in batch]
-        if touched.isdisjoint(keys):
-            touched.update(keys)
+    What must wait stays marked; nothing may change the picture before the last batch was taken.
+    """
+    picture.advance(now)
+    now = picture.now
+    touched: set[str] = set(busy)
+    for batch in _everything(picture, now, touched):
+        keys = {key for key, _ in batch}
+        if not keys & touched:
+            touched |= keys
             yield batch
 
 
-def _everything(picture: Picture, now: float) -> Iterator[Batch]:
-    for assignment in picture.assignments.values():
-        task = picture.tasks.get(assignment.task)
-        if task is None or task.state in ENDED:
-            yield [(assignment.key, None)]  # an order nobody waits for
-        elif assignment.status != ASSIGNED:
-            # Its host came back and was done before anybody looked: it ran on, then ended.
-            running = task.on(Event.RESUME) if task.state is State.INTERRUPTED else task
-            yield settle(picture, running, assignment, now)
-        elif assignment.host in picture.lost:
-            yield from _without_host(picture, task, assignment, now)
-        elif task.state is State.INTERRUPTED:
-            yield [(task.key, task.on(Event.RESUME).to_value())]
-        elif (task.cancel or 0 < task.deadline <= now) and stop_key(assignment) not in picture.stops:
-            yield [(stop_key(assignment), {"why": task.cancel or "its deadline has passed"})]
-    yield from _start_waiting(picture, now)
+def _everything(picture: Picture, now: float, touched: Set[str]) -> Iterator[Batch]:
+    for host in picture.dead.keys() & picture.live:
+        yield [(f"dead.{host}", None)]
+    for key in list(picture.marked_orders):
+        if key in touched:
+            continue
+        batch = _of_order(picture, picture.assignments[key], now) if key in picture.assignments else None
+        if batch:
+            yield batch
+        else:
+            picture.marked_orders.discard(key)
+    marked = [task for identity in picture.marked_tasks if (task := picture.tasks.get(identity))]
+    for task in sorted(marked, key=lambda one: one.order):
+        if task.key in touched:
+            continue
+        batch = _of_waiting(picture, task, now) if task.state in WAITING else None
+        if batch:
+            yield batch
+        else:
+            picture.marked_tasks.discard(task.id)
+    if picture.moved and now - picture.refreshed >= REFRESH_S:
+        yield from _refresh(picture, now)
 
 
 def stop_key(assignment: Assignment) -> str:
@@ -75,41 +82,86 @@ def stop_key(assignment: Assignment) -> str:
     return f"stop.{assignment.host}.{assignment.task}"
 
 
-# ---- the end of an attempt -----------------------------------------------------------------------------------------
+# ---- attempts ------------------------------------------------------------------------------------------------------
+
+
+def _of_order(picture: Picture, assignment: Assignment, now: float) -> Batch | None:
+    task = picture.tasks.get(assignment.task)
+    if task is None or task.state in ENDED:
+        return order_gone(picture, assignment)  # an order nobody waits for
+    if assignment.status != ASSIGNED:
+        # Its host may have come back and been done before anybody looked: it ran on, then ended.
+        running = task.on(Event.RESUME) if task.state is State.INTERRUPTED else task
+        return settle(picture, running, assignment, now)
+    if assignment.host in picture.lost:
+        return _without_host(picture, task, assignment, now)
+    if task.state is State.INTERRUPTED:
+        return [(task.key, task.on(Event.RESUME).to_value())]
+    if (task.cancel or 0 < task.deadline <= now) and stop_key(assignment) not in picture.stops:
+        return [(stop_key(assignment), {"why": task.cancel or "its deadline has passed"})]
+    return None
 
 
 def settle(picture: Picture, task: Task, assignment: Assignment, now: float) -> Batch:
-    """End the attempt as its host says: the new state, the locks and the order in one batch."""
+    """End the attempt as its host says: the new state, the records, the locks and the order in one batch."""
+    alone = {resource.name for resource in task.resources if resource.mode == EXCLUSIVE}
+    foreign = sorted(assignment.changes.keys() - alone)
+    if foreign:
+        failure = Failure("it changed what it does not hold", f"the record of {foreign[0]}", "hold it exclusively")
+        return end(picture, task.on(Event.FAIL, failure=failure, finished=now), assignment)
     if assignment.status == FINISHED:
-        after = task.on(Event.FINISH, result=assignment.result, finished=now)
+        after = task.on(Event.FINISH, result=assignment.result, failure=None, finished=now)
     elif assignment.status == STOPPED and task.cancel:
-        failure = Failure("cancelled", task.cancel)
-        after = task.on(Event.STOP, failure=failure, finished=now)
+        undone = assignment.failure or Failure("cancelled", task.cancel)
+        after = task.on(Event.STOP, failure=undone, finished=now)
     else:
-        failure = assignment.failure or Failure("it was stopped", "its deadline has passed")
-        again = assignment.temporary and task.attempt < task.retry.attempts and not task.cancel
-        if again and not 0 < task.deadline <= now:
-            after = task.on(Event.RETRY, failure=failure, not_before=now + task.retry.delay_s(task.attempt))
-        else:
-            after = task.on(Event.FAIL, failure=failure, finished=now)
-    return [*_released(picture, task), *_order_gone(picture, assignment), (task.key, after.to_value())]
+        after = _failed(task, assignment, now)
+    return end(picture, after, assignment)
 
 
-def _without_host(picture: Picture, task: Task, assignment: Assignment, now: float) -> Iterator[Batch]:
+def _failed(task: Task, assignment: Assignment, now: float) -> Task:
+    failure = assignment.failure or Failure("it was stopped", "its deadline has passed", "give it more time")
+    again = assignment.temporary and task.attempt - task.losses < task.retry.attempts and not task.cancel
+    if again and not 0 < task.deadline <= now:
+        later = now + task.retry.delay_s(task.attempt, task.id)
+        placement = RETRYABLE if task.bound_by else task.placement
+        return task.on(Event.RETRY, failure=failure, not_before=later, placement=placement, bound_by="")
+    return task.on(Event.FAIL, failure=failure, finished=now)
+
+
+def end(picture: Picture, after: Task, assignment: Assignment | None) -> Batch:
+    """Return the batch that makes a task what it is `after` an attempt, with all that goes with it."""
+    changes: Batch = []
+    if assignment and not (after.failure and after.failure.message == "it changed what it does not hold"):
+        changes = [(f"res.{name}", value) for name, value in assignment.changes.items()]
+    gone = order_gone(picture, assignment) if assignment else []
+    return [*changes, *released(picture, after), *gone, (after.key, after.to_value())]
+
+
+def _without_host(picture: Picture, task: Task, assignment: Assignment, now: float) -> Batch | None:
     """Decide for a task whose host is gone: elsewhere with what it holds, or it waits for the host to come back."""
-    if task.cancel and task.placement != PINNED:
+    if task.placement == PINNED:
+        if assignment.host in picture.dead:
+            failure = Failure(f"its host {assignment.host} was declared dead", picture.dead[assignment.host], "")
+            return end(picture, task.on(Event.FAIL, failure=failure, finished=now), assignment)
+        return [(task.key, task.on(Event.LOSE).to_value())] if task.state is State.RUNNING else None
+    if task.cancel:
         stopped = task.on(Event.STOP, failure=Failure("cancelled", task.cancel), finished=now)
-        yield [*_released(picture, task), *_order_gone(picture, assignment), (task.key, stopped.to_value())]
-    elif task.placement == PINNED:
-        if task.state is State.RUNNING:
-            yield [(task.key, task.on(Event.LOSE).to_value())]
-    elif host := choose_host(picture, task):
-        placed = task.on(Event.PLACE, host=host, attempt=task.attempt + 1)
-        order = Assignment(task.id, host, placed.attempt, placed.to_value())
-        yield [*_order_gone(picture, assignment), (task.key, placed.to_value()), (order.key, order.to_value())]
+        return end(picture, stopped, assignment)
+    if task.losses + 1 >= MAX_LOSSES or 0 < task.deadline <= now:
+        late = 0 < task.deadline <= now
+        why = "its deadline has passed" if late else f"{task.losses + 1} hosts were lost while they ran it"
+        failed = task.on(Event.FAIL, failure=Failure("its host was lost", why, "see `enisle host ls`"), finished=now)
+        return end(picture, failed, assignment)
+    if host := choose_host(picture, replace(task, host="")):
+        placed = task.on(Event.PLACE, host=host, attempt=task.attempt + 1, losses=task.losses + 1)
+        order = _order(picture, placed)
+        return [*order_gone(picture, assignment), (task.key, placed.to_value()), (order.key, order.to_value())]
+    return None
 
 
-def _released(picture: Picture, task: Task) -> Batch:
+def released(picture: Picture, task: Task) -> Batch:
+    """Return the changes of the locks that a task holds once it holds them no more."""
     freed: Batch = []
     for resource in task.resources:
         lock = picture.locks.get(resource.key)
@@ -119,33 +171,35 @@ def _released(picture: Picture, task: Task) -> Batch:
     return freed
 
 
-def _order_gone(picture: Picture, assignment: Assignment) -> Batch:
+def order_gone(picture: Picture, assignment: Assignment) -> Batch:
     stop = stop_key(assignment)
-    return [(assignment.key, None), *([(stop, None)] if stop in picture.stops else [])]
+    return [*([(stop, None)] if stop in picture.stops else []), (assignment.key, None)]
 
 
 # ---- the beginning -------------------------------------------------------------------------------------------------
 
 
-def _start_waiting(picture: Picture, now: float) -> Iterator[Batch]:
-    """Start what can be started, in the order of submission; say what the others wait for."""
-    claims: dict[str, list[tuple[str, str]]] = {}
-    for key, lock in picture.locks.items():
-        claims[key] = [(holder, lock.mode) for holder in lock.holders]
-    for task in sorted((one for one in picture.tasks.values() if one.state in WAITING), key=lambda one: one.order):
-        if (ended := _over_before_it_began(task, now)) is not None:
-            yield [(task.key, ended.to_value())]
-            continue
-        if task.not_before > now:
-            continue  # holds nothing and no place while it waits to be tried again
-        obstacle = _obstacle(task, claims, now)
-        for resource in task.resources:
-            claims.setdefault(resource.key, []).append((task.id, resource.mode))
-        if obstacle:
-            if (said := _said(task, obstacle, now)) is not None:
-                yield [(task.key, said.to_value())]
-        elif host := choose_host(picture, task):
-            yield _start(picture, task, host, now)
+def _of_waiting(picture: Picture, task: Task, now: float) -> Batch | None:
+    """Start what can be started, or say what it waits for."""
+    if (ended := _over_before_it_began(task, now)) is not None:
+        return [(task.key, ended.to_value())]
+    if task.not_before > now:
+        return None  # holds nothing and no place while it waits to be tried again
+    if obstacle := _obstacle(picture, task, now):
+        said = _said(task, obstacle, now)
+        return [(task.key, said.to_value())] if said else None
+    place = find_place(picture, task)
+    if place.failure:
+        failed = task.on(Event.FAIL, failure=place.failure, finished=now, blocked=None)
+        return [(task.key, failed.to_value())]
+    if place.live:
+        return _start(picture, task, place, now)
+    picture.hostless.add(task.id)
+    since = task.blocked.since if task.blocked and task.state is State.QUEUED else now
+    missing = Blocked(f"host/{place.host or 'any'}", "", 0, since)
+    if task.blocked == missing:
+        return None
+    return [(task.key, _hostless(task, missing, now).to_value())]
 
 
 def _over_before_it_began(task: Task, now: float) -> Task | None:
@@ -160,12 +214,18 @@ def _over_before_it_began(task: Task, now: float) -> Task | None:
     return None
 
 
-def _obstacle(task: Task, claims: dict[str, list[tuple[str, str]]], now: float) -> Blocked | None:
+def _obstacle(picture: Picture, task: Task, now: float) -> Blocked | None:
+    claim = (task.order, task.id)
     for resource in task.resources:
-        others = claims.get(resource.key, [])
-        if others and not (resource.mode == SHARED and all(mode == SHARED for _, mode in others)):
-            since = task.blocked.since if task.blocked else now
-            return Blocked(f"{resource.kind}/{resource.id}", others[0][0], len(others), since)
+        lock, row = picture.locks.get(resource.key), picture.rows[resource.key]
+        shared = resource.mode == SHARED
+        taken = lock is not None and not (shared and lock.mode == SHARED)
+        before = row.before(claim)
+        if taken or (before and not (shared and not row.exclusive_before(claim))):
+            since = task.blocked.since if task.blocked and task.state is State.BLOCKED else now
+            by = lock.holders[0] if lock else row.all[0][1]
+            position = (len(lock.holders) if lock else 0) + before
+            return Blocked(f"{resource.kind}/{resource.id}", by, position, since)
     return None
 
 
@@ -183,27 +243,101 @@ def _said(task: Task, obstacle: Blocked, now: float) -> Task | None:
     return task.on(Event.BLOCK, blocked=obstacle)
 
 
-def _start(picture: Picture, task: Task, host: str, now: float) -> Batch:
+def _hostless(task: Task, missing: Blocked, now: float) -> Task:
+    if task.if_blocked == FAIL:
+        failure = Failure("no host can take it now", f"{missing.resource} is not there", "see `enisle host ls`")
+        return task.on(Event.FAIL, failure=failure, blocked=missing, finished=now)
+    if task.state is State.BLOCKED:
+        return task.on(Event.UNBLOCK, blocked=missing)
+    return replace(task, blocked=missing)
+
+
+def _refresh(picture: Picture, now: float) -> Iterator[Batch]:
+    """Tell those far behind in a row their new place: seldom, since it moves them all."""
+    told = 0
+    for key in list(picture.moved):
+        row = picture.rows.get(key)
+        for _, identity in row.all if row else ():
+            task = picture.tasks[identity]
+            if task.blocked and task.state is State.BLOCKED and not task.cancel:
+                obstacle = _obstacle(picture, task, now)
+                said = _said(task, obstacle, now) if obstacle else None
+                if said:
+                    yield [(task.key, said.to_value())]
+                    told += 1
+                    if told >= REFRESHED:
+                        return
+        picture.moved.discard(key)
+    picture.refreshed = now
+
+
+# ---- where it runs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task runs. `bound_by`: the resource whose record says so; `failure`: it can run nowhere."""
+
+    host: str = ""
+    live: bool = False
+    bound_by: str = ""
+    failure: Failure | None = None
+
+
+def find_place(picture: Picture, task: Task) -> Place:
+    """Return where a task may run: with what it holds, where it is pinned, or on the live host with least to do.
+
+    The record of a resource on a host that is declared dead binds nobody: only so can it be removed.
+    """
+    bound = {
+        str(record["host"]): f"{resource.kind}/{resource.id}"
+        for resource in reversed(task.resources)
+        if (record := picture.records.get(resource.name)) and record.get("host")
+        if record["host"] in picture.live or record["host"] not in picture.dead
+    }
+    pinned = task.placement == PINNED and not task.bound_by
+    if pinned:
+        bound.setdefault(task.host, "")
+    if len(bound) > 1:
+        told = [f"{by} is on {host}" if by else f"it is pinned to {host}" for host, by in sorted(bound.items())]
+        why = Failure("it cannot run on two hosts", " and ".join(told), "hold what is on one host")
+        return Place(failure=why)
+    if bound:
+        host, by = next(iter(bound.items()))
+        return Place(host, host in picture.live, "" if pinned else by)
+    host = choose_host(picture, task)
+    return Place(host, bool(host))
+
+
+def choose_host(picture: Picture, task: Task) -> str:
+    """Return the live host that was wished for, or the one with the fewest orders; "" when there is none."""
+    if task.host in picture.live and not task.attempt:
+        return task.host
+    return min(sorted(picture.live), key=picture.load, default="")
+
+
+def _start(picture: Picture, task: Task, place: Place, now: float) -> Batch:
     running = task.on(
-        Event.START, host=host, attempt=task.attempt + 1, started=task.started or now, blocked=None, failure=None
+        Event.START,
+        host=place.host,
+        placement=PINNED if place.bound_by else task.placement,
+        bound_by=place.bound_by,
+        attempt=task.attempt + 1,
+        started=task.started or now,
+        blocked=None,
     )
-    order = Assignment(task.id, host, running.attempt, running.to_value())
+    order = _order(picture, running)
     locks: Batch = [(resource.key, _taken(picture, task, resource).to_value()) for resource in task.resources]
     return [*locks, (task.key, running.to_value()), (order.key, order.to_value())]
+
+
+def _order(picture: Picture, running: Task) -> Assignment:
+    names = [resource.name for resource in running.resources]
+    records = {name: picture.records[name] for name in names if name in picture.records}
+    return Assignment(running.id, running.host, running.attempt, running.to_value(), records, picture.epoch)
 
 
 def _taken(picture: Picture, task: Task, resource: Resource) -> Lock:
     held = picture.locks.get(resource.key)
     assert held is None or (held.mode == SHARED and resource.mode == SHARED), f"{resource=} {held=}"
     return Lock((*(held.holders if held else ()), task.id), SHARED if resource.mode == SHARED else EXCLUSIVE)
-
-
-def choose_host(picture: Picture, task: Task) -> str:
-    """Return the live host with the fewest orders, the only one a pinned task may have; "" when there is none."""
-    if task.placement == PINNED:
-        return task.host if task.host in picture.live else ""
-    load = dict.fromkeys(sorted(picture.live), 0)
-    for assignment in picture.assignments.values():
-        if assignment.host in load:
-            load[assignment.host] += 1
-    return min(load, key=lambda host: load[host], default="")

@@ -123,7 +123,8 @@ class PullWatch:
         tokens = message.reply.split(".")
         revision, pending = int(tokens[-4 if len(tokens) == 9 else -5]), int(tokens[-1 if len(tokens) == 9 else -2])
         value = None if gone or not message.data else json.loads(message.data)
-        return Entry(message.subject.removeprefix(self._root), value, revision, current=not pending)
+        when = int(tokens[-2 if len(tokens) == 9 else -3]) / 1e9
+        return Entry(message.subject.removeprefix(self._root), value, revision, current=not pending, time=when)
 
 
 async def _quietly(action: Any) -> None:

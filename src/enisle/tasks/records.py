@@ -1,10 +1,13 @@
 """What the store's keys hold: tasks, locks, assignments. Values without behaviour; JSON in, JSON out.
 
-`task.<id>` the task with its execution context; `lock.<kind>.<id>` who holds a resource; `asg.<host>.<task>` the
-order to a host to run it, whose revision is the fencing token of that attempt; `host.<host>` a host's lease.
+`task.<id>` the task with its execution context; `lock.<kind>.<id>` who holds a resource; `res.<kind>.<id>` what is
+known of it; `asg.<host>.<task>` the order to a host to run a task, whose revision makes the fencing token of that
+attempt; `stop.<host>.<task>` the wish to end it; `host.<host>` a host's lease; `dead.<host>` an operator's word that
+it is gone; `audit.<id>` what an operator did, on its way to the history.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+import zlib
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from enisle.tasks.states import Event, State, after
@@ -27,6 +30,14 @@ class Resource:
     def key(self) -> str:
         return f"lock.{self.kind}.{self.id}"
 
+    @property
+    def name(self) -> str:
+        """The name of its record and of its lock to whoever looks: `kind.id`."""
+        return f"{self.kind}.{self.id}"
+
+    def to_value(self) -> Value:
+        return {"kind": self.kind, "id": self.id, "mode": self.mode}
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -36,15 +47,24 @@ class Failure:
     why: str = ""
     hint: str = ""
 
+    def to_value(self) -> Value:
+        return {"message": self.message, "why": self.why, "hint": self.hint}
+
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """What a waiting task waits for: the resource, the task that holds it or comes first, and the place in the row."""
+    """What a waiting task waits for: the resource, the task that holds it or comes first, and the place in the row.
+
+    A host that is not there is waited for as a resource is: `host/h1`, or `host/any`, by nobody.
+    """
 
     resource: str
     by: str
     position: int
     since: float
+
+    def to_value(self) -> Value:
+        return {"resource": self.resource, "by": self.by, "position": self.position, "since": self.since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +74,13 @@ class Retry:
     attempts: int = 1
     first_delay_s: float = 1.0
 
-    def delay_s(self, attempt: int) -> float:
-        return min(60.0, self.first_delay_s * 2 ** max(0, attempt - 1))
+    def delay_s(self, attempt: int, task: str = "") -> float:
+        """Return the seconds to wait after an attempt: between half and all of what doubling gives.
+
+        The part depends on the task, so that tasks which failed together do not come back together.
+        """
+        whole = min(60.0, self.first_delay_s * 2 ** min(16, max(0, attempt - 1)))
+        return whole * (0.5 + zlib.crc32(f"{task} {attempt}".encode()) / (1 << 33))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +96,17 @@ class Task:
     tenant: str = "default"
     actor: str = ""
     host: str = ""
-    """Where it runs, or must run when `pinned`."""
+    """Where it runs, must run when pinned, or should run first."""
     placement: str = RETRYABLE
+    bound_by: str = ""
+    """The resource whose record says where it must run, `kind/id`; then it is pinned until it is tried again."""
     retry: Retry = field(default_factory=Retry)
     deadline: float = 0.0
     if_blocked: str = WAIT
     state: State = State.QUEUED
     attempt: int = 0
+    losses: int = 0
+    """How many hosts were lost while they ran it."""
     order: int = 0
     not_before: float = 0.0
     started: float = 0.0
@@ -98,7 +127,12 @@ class Task:
         return replace(self, state=after(self.state, event), **changes)
 
     def to_value(self) -> Value:
-        return asdict(self)
+        value = {name: getattr(self, name) for name in TASK_FIELDS}
+        value["resources"] = [one.to_value() for one in self.resources]
+        value["retry"] = {"attempts": self.retry.attempts, "first_delay_s": self.retry.first_delay_s}
+        value["blocked"] = self.blocked.to_value() if self.blocked else None
+        value["failure"] = self.failure.to_value() if self.failure else None
+        return value
 
     @classmethod
     def from_value(cls, value: Value) -> Self:
@@ -109,6 +143,9 @@ class Task:
         parts["blocked"] = Blocked(**parts["blocked"]) if parts["blocked"] else None
         parts["failure"] = Failure(**parts["failure"]) if parts["failure"] else None
         return cls(**parts)
+
+
+TASK_FIELDS = tuple(one.name for one in fields(Task))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +168,39 @@ ASSIGNED, FINISHED, FAILED, STOPPED = "assigned", "finished", "failed", "stopped
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """An order to a host; its agent writes the outcome into it, expecting the revision it was given (its token)."""
+    """An order to a host; its agent writes the outcome into it, expecting the revision it was given."""
 
     task: str
     host: str
     attempt: int
     context: Value
-    """The task as it was when the order was given: all the host needs to know."""
+    """The task as it was when the order was given: all the host needs to know. Empty in an outcome."""
+    records: dict[str, Value] = field(default_factory=dict)
+    """The records of what it holds when it starts, by `kind.id`; what has none is absent."""
+    epoch: int = 0
+    """The life of the store that gave the order: the high part of the fencing token."""
     status: str = ASSIGNED
     result: Any = None
     failure: Failure | None = None
     temporary: bool = False
     """A failure that another attempt may not meet."""
+    changes: dict[str, Value | None] = field(default_factory=dict)
+    """Records as they are from the end of this attempt on, None: gone; only of what it holds alone."""
 
     @property
     def key(self) -> str:
         return f"asg.{self.host}.{self.task}"
 
     def to_value(self) -> Value:
-        return asdict(self)
+        value = {name: getattr(self, name) for name in ASSIGNMENT_FIELDS}
+        value["failure"] = self.failure.to_value() if self.failure else None
+        return value
 
     @classmethod
     def from_value(cls, value: Value) -> Self:
         parts = dict(value)
         parts["failure"] = Failure(**parts["failure"]) if parts["failure"] else None
         return cls(**parts)
+
+
+ASSIGNMENT_FIELDS = tuple(one.name for one in fields(Assignment))

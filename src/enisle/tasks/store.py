@@ -6,7 +6,7 @@ a store; its calls may be awaited side by side.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from enisle.errors import HostError, StateError
@@ -42,12 +42,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as the engine holds it; `value` None: deleted. `current`: all that was there before has been told."""
+    """A key as the engine holds it; `value` None: deleted. `current`: all that was there before has been told.
+
+    `time`: when it became so by the engine's clock, in seconds since 1970; 0: not told.
+    """
 
     key: str
     value: Value | None
     revision: int
     current: bool = True
+    time: float = field(default=0.0, compare=False)
 
 
 class Lease(Protocol):
