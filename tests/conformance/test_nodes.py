@@ -24,6 +24,8 @@ MODES = {
     "eager on one of two": ["--page-tables", "eager:1"],
     "machine per node": ["--page-tables", "eager", "--vm-per-node"],
     "lazy, machine per node": ["--page-tables", "lazy", "--vm-per-node"],
+    "eager, verified": ["--page-tables", "eager", "--verify-page-tables"],
+    "lazy, verified": ["--page-tables", "lazy", "--verify-page-tables"],
 }
 PYTHONS = ["threads", "multiprocessing fork", "multiprocessing spawn", "subprocess", "mmap", "signals", "asyncio"]
 SELECTED = [
@@ -33,6 +35,8 @@ SELECTED = [
     ("auto", "subprocess"),
     ("migrate", "multiprocessing fork"),
     ("machine per node", "threads"),
+    ("eager, verified", "threads"),
+    ("lazy, verified", "subprocess"),
     ("eager", "gcc"),
     ("lazy", "gcc"),
 ]
@@ -144,6 +148,7 @@ def test_one_node_answers_as_a_linux_without_numa() -> None:
         ["--nodes", "4", "--page-tables", "eager:2-1"],
         ["--nodes", "4", "--page-tables", "sometimes"],
         ["--vm-per-node"],
+        ["--verify-page-tables"],
         ["--nodes", "2", "--vm-per-node", "--processor", "emulated"],
     ],
     ids=" ".join,

@@ -10,7 +10,10 @@ import pytest
 from enisle.abi.types import HUGE, PAGE, Gpa, Gva
 from enisle.abi.x86 import PTE_ADDRESS, RAX, RCX, RDI, RSI, Pte
 from enisle.machine import Interrupted, Machine, PageFault, Processor, Syscall
+from enisle.machine.frames import BrokenTables
 from enisle.machine.node_machine import NodePlan
+from enisle.machine.replica_check import check_ring
+from enisle.machine.replica_trees import copy_on, tables_of
 from enisle.machine.replication import Replication
 from machine.guest import DATA, HOLE, READ_ONLY, READ_WRITE, SPIN, SYSCALL, Guest
 
@@ -360,3 +363,27 @@ def stale_reads(machine: Machine, rounds: int) -> int:
 def test_no_processor_reads_a_page_after_it_went(plan: tuple[str, bool]) -> None:
     with make("kvm", 2, plan[0], machine_per_node=plan[1]) as machine:
         assert stale_reads(machine, SHOOTDOWNS) == 0
+
+
+def test_a_machine_that_is_to_verify_finds_a_damaged_copy(backend: str) -> None:
+    """What `--verify-page-tables` does: at the next write of the table, and at the next change of mode."""
+    with make(backend, 2, "eager", checked=True) as machine:
+        guest = NodeGuest(machine, 2)
+        tables = tables_of(guest.space)
+        table = guest.space.tables[0][DATA >> 21]
+        copy = copy_on(tables, table, 1)
+        assert copy
+        word = (copy >> 3) + (DATA >> 12 & 511)
+        whole = guest.memory.words[word]
+        guest.memory.words[word] = whole ^ Pte.WRITABLE
+        with pytest.raises(BrokenTables, match="copies of a page table differ"):
+            guest.replication.set_mode("eager", 3)
+        guest.memory.words[word] = whole
+        guest.replication.set_mode("lazy")
+        guest.replication.set_mode("eager")
+        ring = check_ring(tables, table, 0)
+        tables.nodes = ()  # from now on there should be no copy
+        with pytest.raises(BrokenTables, match="has not the copies it must have"):
+            guest.space.protect(DATA, 1, READ_ONLY)
+        tables.nodes = (1,)
+        assert check_ring(tables, table, 0) == ring

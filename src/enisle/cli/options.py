@@ -83,6 +83,7 @@ RUN: tuple[Group, ...] = (
                 "off",
             ),
             Option("--vm-per-node", "the hypervisor's own tables per node, too"),
+            Option("--verify-page-tables", "check every change of copies (slow)"),
             Option("--exitless", "serve calls without leaving (auto)", "auto|off", "auto"),
             Option("--cpu", "what its processors may execute; may be given often", "LEVEL|TEMPLATE|FILE", many="cpus"),
             Option("--cpu-require", "how well every block must hold (none)", "none|detect|enforced|patch|hw", ""),
@@ -299,6 +300,7 @@ class Options:
     nodes: int
     page_tables: str
     vm_per_node: bool
+    verify_page_tables: bool
     cpus: list[str]
     cpu_require: str
     cpu_key: str

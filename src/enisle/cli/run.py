@@ -90,6 +90,7 @@ def configure(options: Options) -> Configuration:
             nodes=options.nodes,
             page_tables=options.page_tables,
             vm_per_node=options.vm_per_node,
+            verify_page_tables=options.verify_page_tables,
             trace=options.trace,
             timing=options.stats or options.json,
             blocking=_blocking(options),

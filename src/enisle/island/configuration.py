@@ -50,6 +50,8 @@ class Configuration(Record):
     page_tables: str = "off"
     """How page tables are replicated over the nodes: a mode, and after a colon the nodes that get copies."""
     vm_per_node: bool = False
+    verify_page_tables: bool = False
+    """Check after every change of page tables that all copies agree. Slow."""
     blocking: str = ""
     """What the processors may execute, as `BlockingValue.encode` writes it; empty: all they can."""
     name: str = ""
@@ -125,6 +127,8 @@ def _check_nodes(configuration: Configuration) -> None:
         raise InvalidRequest(f"cannot make {nodes} nodes", f"there are 1 to {MOST_NODES}", "--nodes 2")
     if configuration.vm_per_node and nodes == 1:
         raise InvalidRequest("one virtual machine per node needs nodes", "there is one node", "--nodes 2")
+    if configuration.verify_page_tables and nodes == 1:
+        raise InvalidRequest("there are no copies of page tables to verify", "there is one node", "--nodes 2")
     _, colon, mask = configuration.page_tables.partition(":")
     if colon:
         from enisle.machine import node_mask  # only for those who ask: the machine room takes long to import

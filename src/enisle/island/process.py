@@ -193,7 +193,8 @@ def nodes_of(configuration: Configuration) -> Any:
         return None
     from enisle.machine import node_plan
 
-    return node_plan(configuration.nodes, configuration.page_tables, configuration.vm_per_node)
+    wanted = configuration
+    return node_plan(wanted.nodes, wanted.page_tables, wanted.vm_per_node, wanted.verify_page_tables)
 
 
 def set_limits() -> None:

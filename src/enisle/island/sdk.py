@@ -70,6 +70,7 @@ class Island:
         nodes: int = 1,
         page_tables: str = "off",
         vm_per_node: bool = False,
+        verify_page_tables: bool = False,
         name: str = "",
         cpu: str | Sequence[str] = (),
     ) -> None:
@@ -88,6 +89,7 @@ class Island:
                 nodes=nodes,
                 page_tables=page_tables,
                 vm_per_node=vm_per_node,
+                verify_page_tables=verify_page_tables,
                 name=name,
                 blocking=_blocking([cpu] if isinstance(cpu, str) else cpu),
             )

@@ -131,12 +131,14 @@ def describe_tables(space: AddressSpace, lock: "AbstractContextManager[bool]", l
     return outline.count(space.memory, tree)
 
 
-def node_plan(nodes: int, page_tables: str = "off", machine_per_node: bool = False) -> "NodePlan":
+def node_plan(
+    nodes: int, page_tables: str = "off", machine_per_node: bool = False, checked: bool = False
+) -> "NodePlan":
     """Return what `Machine` wants to be told of nodes; `page_tables` is MODE or MODE:NODES. Raises InvalidRequest."""
     from enisle.machine.node_machine import NodePlan
 
     mode, colon, mask = page_tables.partition(":")
-    return NodePlan(nodes, mode, node_mask(mask, nodes) if colon else 0, machine_per_node)
+    return NodePlan(nodes, mode, node_mask(mask, nodes) if colon else 0, machine_per_node, checked)
 
 
 def node_mask(text: str, nodes: int) -> int:

@@ -30,7 +30,7 @@ class NodePlan(Record):
     machine_per_node: bool = False
     """A virtual machine of the hypervisor for each node, so that its own nested or shadow tables are per node too."""
     checked: bool = False
-    """Check after every write that all copies agree. Slow."""
+    """Check after every write, and whole trees after every change of mode, that all copies agree. Slow."""
 
 
 class NodeVms:
@@ -108,6 +108,7 @@ def make_replication(machine: "Machine", tables: ReplicatedTables, plan: NodePla
     replication = Replication(tables.store, machine.shadows, plan.page_tables, plan.mask)
     if isinstance(machine.vm, NodeVms):
         replication.machines = len(machine.vm.vms)
+    replication.checked = plan.checked
     from enisle.machine import replication_auto  # now: inside an island nothing is imported from files any more
 
     assert replication_auto

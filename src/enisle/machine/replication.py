@@ -46,6 +46,8 @@ class Replication:
         self.supervisor: AddressSpace | None = None
         self._supervisor_lock: Any = None
         self.machines = 1
+        self.checked = False
+        """Look at every tree after each change of mode."""
         self.mode = "off"
         self.mask: tuple[int, ...] = tuple(range(self.nodes))
         self.toggles = self.migrations = self.refused = 0
@@ -217,6 +219,8 @@ class Replication:
         checked = self._checked(mode, mask)
         with self._changing:
             self._change_mode(*checked)
+            if self.checked:
+                self.verify()
 
     def _change_mode(self, mode: str, mask: tuple[int, ...]) -> None:
         if self.pilot:
