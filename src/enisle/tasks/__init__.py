@@ -7,12 +7,27 @@ is its end and letting go; whoever acts carries a fencing token; what was acknow
 
 from enisle.tasks.agent import Agent
 from enisle.tasks.client import Request, Tasks
-from enisle.tasks.dispatcher import Dispatcher
+from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
 from enisle.tasks.jetstream import CONTROL, PROGRESS, JetStream
 from enisle.tasks.journal import Journal, StaleToken
-from enisle.tasks.policy import Picture, plan
-from enisle.tasks.records import EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Lock, Resource, Task
+from enisle.tasks.names import require_token, task_id
+from enisle.tasks.picture import Picture
+from enisle.tasks.policy import plan
+from enisle.tasks.questions import Questions
+from enisle.tasks.records import (
+    EXCLUSIVE,
+    FAIL,
+    PINNED,
+    RETRYABLE,
+    SHARED,
+    WAIT,
+    Blocked,
+    Failure,
+    Lock,
+    Resource,
+    Task,
+)
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
@@ -28,17 +43,21 @@ __all__ = [
     "SHARED",
     "WAIT",
     "Agent",
+    "Blocked",
     "Change",
     "Conflict",
     "Context",
     "Dispatcher",
+    "DispatcherStatistics",
     "Engine",
     "Entry",
+    "Failure",
     "JetStream",
     "Journal",
     "Lease",
     "Lock",
     "Picture",
+    "Questions",
     "Request",
     "Resource",
     "Routine",
@@ -52,4 +71,6 @@ __all__ = [
     "Unavailable",
     "example_routines",
     "plan",
+    "require_token",
+    "task_id",
 ]

@@ -1,0 +1,29 @@
+"""The processes of the platform: `python -m enisle.control supervise|dispatcher|agent|keeper …`; not for typing."""
+
+import sys
+
+
+def main(words: list[str]) -> int:
+    match words:
+        case ["keeper", directory]:
+            from enisle.control.keeper import main as keeper
+
+            return keeper(directory)
+        case ["supervise", state]:
+            from enisle.control.supervisor import main as supervise
+
+            return supervise(state)
+        case ["dispatcher", state, *more]:
+            from enisle.control.dispatcher import main as dispatcher
+
+            return dispatcher(state, more)
+        case ["agent", state, *more]:
+            from enisle.control.agent import main as agent
+
+            return agent(state, more)
+        case _:
+            sys.stderr.write("this is started by `enisle up` and `enisle join`\n")
+            return 2
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,205 @@
+"""What the platform can be asked to do with islands, machines and hosts: each change a task, each look an answer.
+
+Joins what was asked for with what hosts say; knows which resources an operation holds, and how. Raises InvalidRequest
+for what can never be, NotFound for what is not there or another tenant's, StateError for the wrong moment. One event
+loop owns it.
+"""
+
+import base64
+import contextlib
+import time
+from typing import Any
+
+from enisle.control.asked import Looking
+from enisle.control.shown import Json
+from enisle.control.specs import IslandSpec, VmSpec, check_command, check_environment, check_island, check_vm
+from enisle.errors import EnisleError, InvalidRequest, StateError
+from enisle.tasks import EXCLUSIVE, PINNED, RETRYABLE, SHARED, WAIT, Request, Resource, Task, task_id
+
+INLINE = 30 << 10
+"""Bytes that travel in a task's arguments; more goes by way of the object store."""
+MAX_CONTENT = 16 << 20
+MAX_TIMEOUT_S = 30 * 86400.0
+VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check")
+
+
+class Operations(Looking):
+    """`Operations(tasks, view, questions, objects, history)`; `tasks(tenant, actor)` gives the tasks of one tenant."""
+
+    # ---- islands ---------------------------------------------------------------------------------------------------
+
+    async def create_island(self, spec: IslandSpec, tenant: str, actor: str, key: str = "") -> Task:
+        """Make an island and start its program, if it has one."""
+        check_island(spec, tenant)
+        name = spec.name or f"island-{task_id(tenant, key)[:6]}" if key else spec.named()
+        if not key and f"island.{name}" in self._view.records:
+            raise StateError(f"there is an island {name} already", "a name is one island's", "choose another")
+        arguments = {"name": name, "configuration": spec.configuration(), "program": list(spec.program)}
+        placement = PINNED if spec.host else RETRYABLE
+        request = Request(
+            "island.create@1", arguments, (Resource("island", name),), host=spec.host, placement=placement, key=key
+        )
+        return await self._tasks(tenant, actor).submit(request)
+
+    async def exec_island(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        env: dict[str, str] | None = None,
+        cwd: str = "",
+        stdin: bytes = b"",
+        timeout_s: float = 0.0,
+        tenant: str,
+        actor: str,
+        key: str = "",
+        if_blocked: str = WAIT,
+    ) -> Task:
+        """Run a command on an island; several may run on it at once."""
+        await self.island(name, tenant)
+        arguments: Json = {"island": name, "argv": check_command(argv)}
+        if env:
+            arguments["env"] = check_environment(env)
+        if cwd:
+            if not cwd.startswith("/"):
+                raise InvalidRequest(f"the working directory {cwd!r} is not absolute", "it is a path of the island", "")
+            arguments["cwd"] = cwd
+        if timeout_s:
+            if not 0 < timeout_s <= MAX_TIMEOUT_S:
+                raise InvalidRequest(f"a command cannot have {timeout_s} seconds", f"at most {MAX_TIMEOUT_S:g}", "")
+            arguments["timeout_s"] = float(timeout_s)
+        if stdin:
+            arguments["stdin"] = await self._carried(stdin, "the input")
+        held = (Resource("island", name, SHARED),)
+        return await self._tasks(tenant, actor).submit(
+            Request("island.exec@1", arguments, held, if_blocked=if_blocked, key=key)
+        )
+
+    async def _carried(self, content: bytes, what: str) -> Json:
+        """Return how bytes travel with a task."""
+        if len(content) > MAX_CONTENT:
+            raise InvalidRequest(f"{what} is too large", f"{len(content)} bytes, at most {MAX_CONTENT}", "mount a file")
+        if len(content) <= INLINE:
+            return {"base64": base64.b64encode(content).decode()}
+        return await self._objects.put(content)
+
+    async def start_island(self, name: str, *, tenant: str, actor: str, key: str = "", if_blocked: str = WAIT) -> Task:
+        """Start an island that has stopped or exited, afresh."""
+        return await self._on_island("island.start@1", name, {}, tenant, actor, key, if_blocked)
+
+    async def stop_island(self, name: str, *, tenant: str, actor: str, key: str = "", if_blocked: str = WAIT) -> Task:
+        """Stop an island; commands that run on it are cancelled first."""
+        task = await self._on_island("island.stop@1", name, {}, tenant, actor, key, if_blocked)
+        await self._cancel_commands(name, tenant, actor, f"the island {name} is being stopped")
+        return task
+
+    async def remove_island(
+        self, name: str, force: bool = False, *, tenant: str, actor: str, key: str = "", if_blocked: str = WAIT
+    ) -> Task:
+        """Remove an island; one that runs only with `force`, commands and all."""
+        found = await self.island(name, tenant)
+        if found["state"] == "running" and not force:
+            raise StateError(f"the island {name} is running", "", "stop it first, or force it")
+        task = await self._on_island("island.remove@1", name, {"force": force}, tenant, actor, key, if_blocked)
+        if force:
+            await self._cancel_commands(name, tenant, actor, f"the island {name} is being removed")
+        return task
+
+    async def write_file(
+        self,
+        name: str,
+        path: str,
+        content: bytes,
+        mode: int | None = None,
+        *,
+        tenant: str,
+        actor: str,
+        key: str = "",
+        if_blocked: str = WAIT,
+    ) -> Task:
+        """Make `content` the whole of a file of an island."""
+        arguments: Json = {"path": path, "content": await self._carried(content, "the file")}
+        if mode is not None:
+            arguments["mode"] = mode
+        return await self._on_island("island.write@1", name, arguments, tenant, actor, key, if_blocked, SHARED)
+
+    async def _on_island(
+        self,
+        routine: str,
+        name: str,
+        more: Json,
+        tenant: str,
+        actor: str,
+        key: str,
+        if_blocked: str,
+        mode: str = EXCLUSIVE,
+    ) -> Task:
+        found = await self.island(name, tenant)
+        recorded = f"island.{name}" in self._view.records
+        # One without a record is where it was found; the others' records say where they are.
+        request = Request(
+            routine,
+            {"island": name, **more},
+            (Resource("island", name, mode),),
+            host="" if recorded else found["host"],
+            placement=RETRYABLE if recorded else PINNED,
+            if_blocked=if_blocked,
+            key=key,
+        )
+        return await self._tasks(tenant, actor).submit(request)
+
+    async def _cancel_commands(self, name: str, tenant: str, actor: str, why: str) -> None:
+        lock = self._view.locks.get(f"island.{name}")
+        for holder in lock.holders if lock and lock.mode == SHARED else ():
+            with contextlib.suppress(EnisleError):  # it has just ended
+                await self._tasks(tenant, actor).cancel(holder, why)
+
+    # ---- machines --------------------------------------------------------------------------------------------------
+
+    async def run_vm(self, spec: VmSpec, *, tenant: str, actor: str, key: str = "") -> Task:
+        """Boot a full Linux machine."""
+        check_vm(spec, tenant)
+        name = spec.name or (f"vm-{task_id(tenant, key)[:6]}" if key else spec.named())
+        request = Request(
+            "vm.run@1",
+            {"name": name, "configuration": spec.configuration()},
+            (Resource("vm", name),),
+            host=spec.host,
+            placement=PINNED if spec.host else RETRYABLE,
+            key=key,
+        )
+        return await self._tasks(tenant, actor).submit(request)
+
+    async def stop_vm(self, name: str, **asked: Any) -> Task:
+        return await self._on_vm("vm.stop@1", name, {}, **asked)
+
+    async def pause_vm(self, name: str, **asked: Any) -> Task:
+        return await self._on_vm("vm.pause@1", name, {}, **asked)
+
+    async def resume_vm(self, name: str, **asked: Any) -> Task:
+        return await self._on_vm("vm.resume@1", name, {}, **asked)
+
+    async def remove_vm(self, name: str, **asked: Any) -> Task:
+        return await self._on_vm("vm.remove@1", name, {}, **asked)
+
+    async def introspect_vm(self, name: str, view: str, **asked: Any) -> Task:
+        """Look into a machine's kernel from outside; the task's result has the rows."""
+        if view not in VIEWS:
+            raise InvalidRequest(f"there is no view {view!r:.60}", f"views: {', '.join(VIEWS)}", "")
+        return await self._on_vm("introspect.look@1", name, {"view": view}, **asked)
+
+    async def _on_vm(self, routine: str, name: str, more: Json, *, tenant: str, actor: str, key: str = "") -> Task:
+        found = await self.vm(name, tenant)
+        recorded = f"vm.{name}" in self._view.records
+        request = Request(
+            routine,
+            {"vm": name, **more},
+            (Resource("vm", name),),
+            host="" if recorded else found["host"],
+            placement=RETRYABLE if recorded else PINNED,
+            key=key,
+        )
+        return await self._tasks(tenant, actor).submit(request)
+
+    def now(self) -> float:
+        return time.time()

@@ -1,0 +1,106 @@
+"""Where a platform keeps what must outlive its processes: one directory, its owner's alone.
+
+    STATE/  platform.json  token  supervisor.log  engine.url  engine/  history.db
+            hosts/HOST/journal.db  hosts/HOST/islands/NAME/  hosts/HOST/uploads/
+
+Pure but for `prepare`, `write_private` and `read_engine_url`.
+"""
+
+import os
+from pathlib import Path
+
+from enisle.errors import HostError, StateError
+
+
+class Places:
+    """The paths of one platform's state."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(os.path.abspath(directory))
+
+    @classmethod
+    def default(cls) -> "Places":
+        """Return those named by ENISLE_STATE, else root's or the user's own."""
+        named = os.environ.get("ENISLE_STATE", "")
+        if named:
+            return cls(named)
+        if os.geteuid() == 0:
+            return cls("/var/lib/enisle")
+        home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+        return cls(os.path.join(home, "enisle"))
+
+    @property
+    def platform(self) -> Path:
+        """What runs, as JSON; there only while a platform is up, or after it was killed."""
+        return self.directory / "platform.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor for as long as it lives."""
+        return self.directory / "supervisor.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "supervisor.log"
+
+    @property
+    def token(self) -> Path:
+        """The local administrator's token."""
+        return self.directory / "token"
+
+    @property
+    def engine(self) -> Path:
+        return self.directory / "engine"
+
+    @property
+    def engine_url(self) -> Path:
+        """The engine's address with its password, for processes of this user."""
+        return self.directory / "engine.url"
+
+    @property
+    def history(self) -> Path:
+        return self.directory / "history.db"
+
+    def host(self, host: str) -> Path:
+        return self.directory / "hosts" / host
+
+    def journal(self, host: str) -> Path:
+        return self.host(host) / "journal.db"
+
+    def islands(self, host: str) -> Path:
+        return self.host(host) / "islands"
+
+    def prepare(self) -> None:
+        """Make the directory, or make it private. Raises HostError when it cannot be ours alone."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.directory.stat()
+            if status.st_uid != os.geteuid():
+                raise HostError(f"cannot use {self.directory}", "it belongs to another user", "name one with --state")
+            if status.st_mode & 0o077:
+                self.directory.chmod(0o700)
+        except OSError as error:
+            raise HostError(
+                f"cannot use {self.directory}", error.strerror or "", "name a directory of yours with --state"
+            ) from error
+
+    def read_engine_url(self) -> str:
+        """Return the engine's address. Raises StateError when no platform was ever up here."""
+        try:
+            return self.engine_url.read_text().strip()
+        except OSError:
+            raise StateError("the platform is not up", f"there is no {self.engine_url}", "`enisle up`") from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file as a whole, for its owner's eyes only. Raises HostError when the disk does not take it."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise HostError(f"cannot write {path}", error.strerror or "", "make room on that disk") from error

@@ -1,0 +1,168 @@
+"""What may be asked for: an island or a machine in words, checked as far as that can be done away from its host.
+
+Paths are of the host that will run it, so nothing is looked up here. Pure. Raises InvalidRequest for what can never be.
+"""
+
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from enisle.errors import InvalidRequest
+from enisle.island import Configuration, parse_mount, parse_size, validate
+from enisle.tasks import require_token
+
+MAX_WORDS, MAX_ENVIRONMENT = 32 << 10, 32 << 10
+"""Bytes of a command and of its environment: a task's arguments hold 64 KiB."""
+ELSEWHERE = ("name", "program", "host")
+"""Of a spec: what is no part of its configuration."""
+DEFAULT_TENANT = "default"
+SHARING = ("root", "mounts", "network")
+"""Of a configuration: what shows something of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class IslandSpec:
+    """An island to be made, in the words of `enisle run`; what is empty is as there. Sizes as "512M"."""
+
+    name: str = ""
+    memory: str = ""
+    processors: int = 0
+    processes: int = 0
+    network: str = ""
+    processor: str = ""
+    root: str = ""
+    mounts: tuple[str, ...] = ()
+    env: dict[str, str] | None = None
+    cwd: str = ""
+    cpu: tuple[str, ...] = ()
+    nodes: int = 0
+    page_tables: str = ""
+    program: tuple[str, ...] = ()
+    host: str = ""
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as JSON holds it and the SDK takes it."""
+        told = {
+            name: value for name, value in asdict(self).items() if value and name not in ("name", "program", "host")
+        }
+        return told | {name: list(told[name]) for name in ("mounts", "cpu") if name in told}
+
+    def named(self) -> str:
+        return self.name or f"island-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A full Linux machine to be run; files are of its host."""
+
+    kernel: str = ""
+    name: str = ""
+    initrd: str = ""
+    append: str = ""
+    memory: str = ""
+    processors: int = 0
+    disks: tuple[str, ...] = ()
+    accelerator: str = ""
+    host: str = ""
+
+    def configuration(self) -> dict[str, Any]:
+        told = {name: value for name, value in asdict(self).items() if value and name not in ("name", "host")}
+        return told | ({"disks": list(self.disks)} if self.disks else {})
+
+    def named(self) -> str:
+        return self.name or f"vm-{secrets.token_hex(3)}"
+
+
+def check_island(spec: IslandSpec, tenant: str = DEFAULT_TENANT) -> None:
+    """Raises InvalidRequest for a spec that no host can make, or that this tenant may not ask for."""
+    if spec.name:
+        require_name("an island", spec.name)
+    if spec.host:
+        require_token("a host", spec.host)
+    for path in (spec.root, *(mount.split(":")[0] for mount in spec.mounts)):
+        if path and not path.startswith("/"):
+            raise InvalidRequest(f"{path!r} is not an absolute path", "it is one of the host's", "begin it with /")
+    check_environment(spec.env or {})
+    if spec.program:
+        check_command(list(spec.program))
+    told = {name: value for name in ("network", "processor", "page_tables") if (value := getattr(spec, name))}
+    numbers = {name: value for name in ("processors", "processes", "nodes") if (value := getattr(spec, name))}
+    validate(
+        Configuration(
+            mounts=tuple(parse_mount(text) for text in spec.mounts),
+            cwd=spec.cwd or None,
+            name=spec.name,
+            **({"memory": parse_size(spec.memory)} if spec.memory else {}),
+            **told,
+            **numbers,
+        )
+    )
+    if spec.cpu:
+        from enisle.machine import resolve  # only for those who ask: it takes long to import
+
+        resolve(spec.cpu)
+    if tenant != DEFAULT_TENANT:
+        for name in SHARING:
+            if getattr(spec, name) and getattr(spec, name) != "none":
+                why = "it would show something of the host, which is not the tenant's"
+                raise InvalidRequest(f"the tenant {tenant} cannot ask for {name}", why, f"leave {name} out")
+
+
+def require_name(what: str, name: object) -> str:
+    """Return a name that can be a resource's and an island's. Raises InvalidRequest."""
+    text = require_token(what, name)
+    if not text[0].isalnum():
+        raise InvalidRequest(f"{what} cannot be {text!r}", "it begins with a letter or a digit", "choose another")
+    return text
+
+
+def check_command(argv: object) -> list[str]:
+    """Return the words of a command. Raises InvalidRequest."""
+    words: list[Any] = argv if isinstance(argv, list) else []  # pyright: ignore[reportUnknownVariableType]
+    if not words or not all(isinstance(word, str) for word in words) or not words[0]:
+        raise InvalidRequest("a command needs a program", "its words are a list of texts", '["ls", "-l"]')
+    _check_texts("a command", words, MAX_WORDS)
+    return words
+
+
+def check_environment(environment: object) -> dict[str, str]:
+    """Return variables. Raises InvalidRequest."""
+    if not isinstance(environment, dict):
+        raise InvalidRequest("an environment is made of names and texts", f"not {environment!r:.40}", "")
+    pairs: dict[Any, Any] = environment  # pyright: ignore[reportUnknownVariableType]
+    for name, value in pairs.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
+            raise InvalidRequest(f"{name!r:.60} cannot be a variable", "names have no = and values are texts", "")
+    _check_texts("an environment", [*pairs.keys(), *pairs.values()], MAX_ENVIRONMENT)
+    return pairs
+
+
+def _check_texts(what: str, texts: list[str], limit: int) -> None:
+    try:
+        size = sum(len(text.encode()) + 1 for text in texts)
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what} holds what is no text", "it cannot be written as UTF-8", "") from None
+    if any("\0" in text for text in texts):
+        raise InvalidRequest(f"{what} cannot hold a NUL", "Linux ends texts there", "leave it out")
+    if size > limit:
+        raise InvalidRequest(f"{what} of {size} bytes is too long", f"at most {limit}", "put it into a file")
+
+
+def check_vm(spec: VmSpec, tenant: str = DEFAULT_TENANT) -> None:
+    """Raises InvalidRequest for a machine that no host can run, or that this tenant may not ask for."""
+    if tenant != DEFAULT_TENANT:
+        why = "a machine's files are the host's, which is not the tenant's"
+        raise InvalidRequest(f"the tenant {tenant} cannot run machines", why, "run an island")
+    if spec.name:
+        require_name("a machine", spec.name)
+    if spec.host:
+        require_token("a host", spec.host)
+    if not spec.kernel:
+        raise InvalidRequest("no kernel to boot", "a machine needs one", "name its file")
+    for path in (spec.kernel, spec.initrd, *spec.disks):
+        if path and not path.startswith("/"):
+            raise InvalidRequest(f"{path!r} is not an absolute path", "it is one of the host's", "begin it with /")
+    if spec.memory:
+        parse_size(spec.memory)
+    if spec.processors < 0:
+        raise InvalidRequest(f"a machine cannot have {spec.processors} processors", "1 to 64", "")

@@ -1,0 +1,308 @@
+"""The supervisor: holds a state directory, runs the engine and the platform's processes, and starts again what dies.
+
+Its children die with it, also when it is killed (PR_SET_PDEATHSIG, prctl(2)); keepers of islands are not its children.
+One thread owns it: it waits for children and signals, and does nothing else.
+"""
+
+import fcntl
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from enisle.control.parts import Part, python
+from enisle.control.places import Places, write_private
+from enisle.control.platform import PlatformInfo, PlatformOptions, announce, lock_owner
+from enisle.errors import EnisleError, HostError, StateError
+from enisle.tasks import Engine
+
+HEALTHY_S = 40.0
+TICK_S = 0.25
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+class Supervisor:
+    """`Supervisor(places, options).run(ready)` returns when the platform has ended."""
+
+    def __init__(self, places: Places, options: PlatformOptions) -> None:
+        self._places, self._options = places, options
+        self._lock_fd = -1
+        self._wake = (-1, -1)
+        self._stopping = False
+        self._engine: Engine | None = None
+        self._engine_again = 0.0
+        self._parts: list[Part] = []
+        self._info: PlatformInfo | None = None
+
+    def run(self, ready: Callable[[PlatformInfo], None]) -> PlatformInfo:
+        """Raises StateError when another has the directory, HostError when something cannot start."""
+        self._take_lock()
+        try:
+            self._listen_to_signals()
+            self._start()
+            self._info = self._describe()
+            announce(self._places, self._info)
+            say(f"up at {self._info.url}")
+            ready(self._info)
+            while not self._stopping:
+                self._wait(TICK_S)
+                self._look_after()
+            return self._info
+        except Stopped:
+            raise StateError("the platform was stopped", "while it started", "") from None
+        finally:
+            self._end()
+
+    # ---- the beginning ---------------------------------------------------------------------------------------------
+
+    def _take_lock(self) -> None:
+        self._lock_fd = os.open(self._places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_fd)
+            why = f"process {lock_owner(self._places)} runs it on {self._places.directory}"
+            raise StateError("the platform is up already", why, "`enisle status`, or `enisle down` first") from None
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+        self._places.platform.unlink(missing_ok=True)  # of one that was killed
+
+    def _listen_to_signals(self) -> None:
+        self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signo, self._stop)
+        signal.signal(signal.SIGCHLD, lambda signo, frame: None)
+
+    def _stop(self, signo: int, frame: object) -> None:
+        self._stopping = True
+
+    def _start(self) -> None:
+        options = self._options
+        if options.api:
+            check_address(options.listen, options.port)
+        if options.engine_url:
+            write_private(self._places.engine_url, options.engine_url)
+        else:
+            self._engine = Engine(self._places.engine, options.server or None)
+            self._engine.__enter__()
+            write_private(self._places.engine_url, self._engine.url)
+        state = str(self._places.directory)
+        accept = ["--accept-store"] if options.accept_store else []
+        self._parts.append(Part("dispatcher", python("enisle.control", "dispatcher", state, *accept)))
+        if options.agent:
+            self._parts.append(Part("agent", python("enisle.control", "agent", state, "--host", self._host)))
+        port = 0
+        if options.api:
+            port = options.port or remembered_port(self._places, options.listen)
+            listening = ["--listen", options.listen, "--port", str(port)]
+            for name, value in (("--tls-certificate", options.certificate), ("--tls-key", options.key)):
+                listening += [name, value] if value else []
+            self._parts.append(
+                Part("api", python("enisle.api", state, *listening, *(["--insecure"] if options.insecure else [])))
+            )
+        self._url = f"http{'s' if options.certificate else ''}://{_reached(options.listen)}:{port}" if port else ""
+        for part in self._parts:
+            part.start()
+        if options.api:
+            self._wait_until_healthy(port)
+
+    @property
+    def _host(self) -> str:
+        return (self._options.host or host_name()) if self._options.agent else ""
+
+    def _wait_until_healthy(self, port: int) -> None:
+        deadline, why = time.monotonic() + HEALTHY_S, ""
+        while time.monotonic() < deadline:
+            self._wait(0.02)
+            if self._stopping:
+                raise Stopped
+            for part in self._parts:
+                if not part.running and part.name == "api":
+                    raise HostError("the API does not start", part.last_words(), f"see {self._places.log}")
+            self._look_after()
+            why = _health(self._options.listen, port, bool(self._options.certificate))
+            if not why:
+                return
+        raise HostError("the platform does not become healthy", why, f"see {self._places.log}")
+
+    def _describe(self) -> PlatformInfo:
+        import enisle
+
+        return PlatformInfo(
+            url=self._url,
+            pid=os.getpid(),
+            engine_port=self._engine.port if self._engine else 0,
+            started=time.time(),
+            version=enisle.__version__,
+            host=self._host,
+            directory=str(self._places.directory),
+            parts=self._processes(),
+        )
+
+    def _processes(self) -> dict[str, int]:
+        engine = {"engine": self._engine.pid} if self._engine and self._engine.running else {}
+        return engine | {part.name: part.pid for part in self._parts if part.running}
+
+    # ---- while it runs ---------------------------------------------------------------------------------------------
+
+    def _wait(self, timeout_s: float) -> None:
+        """Sleep until a child dies, a signal comes or the time is over."""
+        if select.select([self._wake[0]], [], [], timeout_s)[0]:
+            os.read(self._wake[0], 512)
+
+    def _look_after(self) -> None:
+        """Start again what died: the engine at once, the others after a pause that doubles."""
+        changed = False
+        if self._engine and not self._engine.running and time.monotonic() >= self._engine_again:
+            say("the engine died; starting it again")
+            self._engine_again = time.monotonic() + 1.0
+            try:
+                self._engine.start()
+                write_private(self._places.engine_url, self._engine.url)
+                changed = True
+            except EnisleError as error:
+                say(str(error))
+        for part in self._parts:
+            changed |= part.look_after()
+        if changed and self._info:
+            self._info = self._info._replace(parts=self._processes(), engine_port=self._engine_port())
+            try:
+                announce(self._places, self._info)
+            except HostError as error:
+                say(str(error))
+
+    def _engine_port(self) -> int:
+        return self._engine.port if self._engine else 0
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """End the children, those above first: the API, the agent, the dispatcher, the engine."""
+        for part in reversed(self._parts):
+            part.stop()
+        if self._engine:
+            self._engine.__exit__(None, None, None)
+        signal.set_wakeup_fd(-1)
+        for descriptor in self._wake:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._places.platform.unlink(missing_ok=True)
+        os.close(self._lock_fd)
+        say("down")
+
+
+def say(line: str) -> None:
+    """Write a line of the log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        os.write(2, f"{stamp} supervisor: {line}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # a full disk: what is said is lost, what is done is not
+
+
+def host_name() -> str:
+    """Return this computer's name, as a name of the platform."""
+    plain = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in socket.gethostname()
+    )
+    return plain.strip("-_")[:64] or "host"
+
+
+def check_address(listen: str, port: int) -> None:
+    """Raises HostError when that cannot be listened on."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        hint = "another program has it; choose another with --port"
+        raise HostError(f"cannot listen on {listen}:{port}", error.strerror or "", hint) from None
+
+
+def remembered_port(places: Places, listen: str) -> int:
+    """Return the port this platform had, when it is free, else one that is."""
+    path = places.directory / "port"
+    try:
+        known = int(path.read_text())
+        check_address(listen, known)
+        return known
+    except (OSError, ValueError, HostError):
+        pass
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((listen, 0))
+        port: int = probe.getsockname()[1]
+    write_private(path, f"{port}\n")
+    return port
+
+
+def _reached(listen: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)
+    return f"[{host}]" if ":" in host else host
+
+
+def _health(listen: str, port: int, tls: bool) -> str:
+    """Return what is wrong, "" when nothing is."""
+    import ssl
+
+    host = _reached(listen).strip("[]")
+    if tls:
+        # Only whether our own child is up is asked, on this host; nothing secret is said.
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=2, context=ssl._create_unverified_context()
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        told: Any = json.loads(answer.read() or b"{}")
+        reasons: list[str] = list(told.get("reasons", []))
+        if answer.status == 200 or any(reason.startswith("safe mode") for reason in reasons):
+            return ""  # in safe mode it is up, and says why it changes nothing
+        return "; ".join(reasons) or f"status {answer.status}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+
+
+def main(state: str) -> int:
+    """Run a detached supervisor: tell the starter through standard output how it went, then let go of it."""
+    from enisle.control.platform import describe
+
+    options = PlatformOptions(**json.loads(os.environ.pop("ENISLE_PLATFORM_OPTIONS", "{}")))
+
+    def ready(info: PlatformInfo) -> None:
+        _tell({"ok": info._asdict()})
+
+    try:
+        Supervisor(Places(state), options).run(ready)
+    except EnisleError as error:
+        say(str(error))
+        _tell({"error": describe(error)})
+        return error.exit_code
+    return 0
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        pass  # the starter did not wait
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.close(null)
