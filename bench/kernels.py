@@ -11,7 +11,9 @@ Exit status 1 when a fact was wrong, a list differed, an export was missing, or 
 import argparse
 import json
 import math
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +43,7 @@ WITHOUT_EXPORTS = (
     "entry_SYSCALL_64",
 )
 """What a kernel without a table of exports must give all the same."""
-LIMITS = {"cold_s": 5.0, "cached_s": 0.5, "ps_ms": 100.0, "pause_ms": 250.0}
+LIMITS = {"cold_s": 5.0, "cached_s": 0.5, "ps_ms": 100.0, "pause_p95_ms": 250.0, "memory_mib": 500.0}
 Row = dict[str, object]
 
 
@@ -53,6 +55,18 @@ def timed(work: Callable[[], object], rounds: int = 1) -> list[float]:
         work()
         times.append(time.perf_counter() - began)
     return times
+
+
+def peak_memory(name: str) -> float:
+    """Return the most MiB that a command held while it looked into a guest for the first time and checked it."""
+    with tempfile.TemporaryDirectory() as empty:
+        words = [sys.executable, "-m", "enisle", "introspect", name, "check", "--json"]
+        environment = os.environ | {"XDG_CACHE_HOME": empty}
+        looking = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
+        _, status, usage = os.wait4(looking.pid, 0)
+        looking.returncode = os.waitstatus_to_exitcode(status)
+    assert looking.returncode == 0, f"{words}: {looking.returncode}"
+    return usage.ru_maxrss / 1024
 
 
 def measure(guest: TestGuest, where: Path, rounds: int) -> Row:
@@ -103,6 +117,7 @@ def measure(guest: TestGuest, where: Path, rounds: int) -> Row:
         "ps_ms": 1000 * _p95(ps),
         "pause_ms": 1000 * max(pauses),
         "pause_p95_ms": 1000 * _p95(pauses),
+        "memory_mib": peak_memory(guest.machine.name),
         "relative": _relative(session),
     }
 
@@ -143,13 +158,12 @@ def show(row: Row) -> None:
         print(f"{row['kernel']:34} {str(row['error']).splitlines()[0]}", flush=True)
         return
     bad = [*row["wrong"], *row["alone_wrong"]]  # type: ignore[misc]
-    print(
-        f"{row['kernel']:34} {row['levels']} {row['exports']:6} ({row['exports_wrong']}/{row['exports_missing']})"
-        f" {row['addresses']:4} {row['offsets']:3} ({len(bad)}) {row['processes']:4} ({len(row['differing'])})"  # type: ignore[arg-type]
-        f" {'=' if row['modules'] else '!'} {row['path']:6} {row['cold_s']:5.2f} {row['cached_s']:5.2f}"
-        f" {row['ps_ms']:6.1f} {row['pause_ms']:6.0f} {row['patterns']} {' '.join(bad)}",
-        flush=True,
-    )
+    kernel = f"{row['kernel']:34} {row['levels']} {row['exports']:6} ({row['exports_wrong']}/{row['exports_missing']})"
+    facts = f"{row['addresses']:4} {row['offsets']:3} ({len(bad)})"
+    lists = f"{row['processes']:4} ({len(row['differing'])}) {'=' if row['modules'] else '!'} {row['path']:6}"  # type: ignore[arg-type]
+    times = f"{row['cold_s']:5.2f} {row['cached_s']:5.2f} {row['ps_ms']:6.1f}"
+    rest = f"{row['pause_p95_ms']:5.0f} {row['pause_ms']:5.0f} {row['memory_mib']:4.0f} {row['patterns']}"
+    print(kernel, facts, lists, times, rest, *bad, flush=True)
 
 
 def failures(row: Row, times: bool) -> list[str]:
@@ -192,7 +206,7 @@ def main() -> int:
     names = options.only or list(guests.read_manifest())
     rows: list[Row] = []
     print("kernel, levels, exports (wrong/missing), addresses, offsets (wrong), processes (differing), modules,")
-    print("dispatch, cold s, cached s, ps p95 ms, longest pause ms, facts by pattern", flush=True)
+    print("dispatch, cold s, cached s, ps ms, pause ms (all p95), longest pause ms, MiB, facts by pattern", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         where = Path(directory)
         if options.boots:

@@ -1,12 +1,14 @@
 """Facts kept between looks: by what makes a kernel build itself, and moved by where it was loaded this time.
 
-The identity is a hash over the exported names with their places in the image, so that facts found under one KASLR
-slide serve another. A kernel without exports is not kept. Files that cannot be read or written are as if not there.
+The identity is a hash over the exported names with their places in the image, or, where nothing is exported, over the
+kernel's banner and build id; so facts found under one KASLR slide serve another. Files that cannot be read or written
+are as if not there.
 """
 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +32,31 @@ _PLACES = (
     "table_site",
     "not_implemented",
 )
+_MARK = re.compile(rb"Linux version [^\n\0%]{10,250}\n|\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0.{20}", re.DOTALL)
+"""linux_banner (init/version.c), and a note NT_GNU_BUILD_ID (elf(5))."""
 _LISTS = ("entry_sites", "handlers", "entries")
 
 
 def identity(image: Image, exports: Exports, recipes: str) -> str | None:
     """Return what tells this build of a kernel, read with these recipes, from all others."""
-    if not exports.by_name:
-        return None
     digest = hashlib.sha256(f"{FORMAT} {recipes} {image.end - image.start}\n".encode())
+    if not exports.by_name:
+        marks = _marks(image)
+        digest.update(b"".join(marks))
+        return digest.hexdigest()[:32] if len({mark[:1] for mark in marks}) == 2 else None
     for name, value in exports.by_name.items():
         place = value - image.start if value in image else value
         digest.update(f"{name} {place}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _marks(image: Image) -> list[bytes]:
+    """Return banner and build ids in read-only data, each with its place."""
+    found: list[bytes] = []
+    for start, end in image.runs(executable=False, writable=False):
+        for mark in _MARK.finditer(image.content, start - image.start, end - image.start):
+            found.append(mark[0] + mark.start().to_bytes(8, "little"))
+    return found
 
 
 def cache_directory() -> Path:
