@@ -1,6 +1,5 @@
 """Accessed and dirty bits of replicated tables: the union is what happened, whichever node and backend it was."""
 
-import os
 import random
 
 import pytest
@@ -15,7 +14,7 @@ from machine.test_replicas_guest import NodeGuest, make
 
 ACCESSED, DIRTY = Pte.ACCESSED, Pte.DIRTY
 AREA, PAGES = 1 << 32, 48
-ACCESSES = 10_000 if os.environ.get("ENISLE_SOAK") else 1_000
+ACCESSES = 10_000
 Marks = dict[int, int]
 
 
