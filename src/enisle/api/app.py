@@ -105,7 +105,9 @@ def make_app(services: Services) -> Starlette:
                 one.cancel()
             await asyncio.wait(running)
 
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_ours})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_ours})
+    app.router.redirect_slashes = False
+    return app
 
 
 def _mourn(services: Services, ended: "asyncio.Task[None]") -> None:
@@ -140,7 +142,7 @@ def _pages(services: Services) -> list[Route]:
         Route("/index.html", page(lambda request: static.answer(request, "index.html"))),
         Route("/console/{file:path}", page(lambda request: static.answer(request, request.path_params["file"]))),
         Route("/openapi.json", page(lambda _: Response(text, headers=SECURITY, media_type="application/json"))),
-        Route("/favicon.ico", page(lambda request: static.answer(request, "favicon.svg"))),
+        Route("/favicon.ico", page(lambda request: static.answer(request, "icon.svg"))),
     ]
 
 

@@ -28,7 +28,7 @@ def read_position(view: Viewing, given: str) -> tuple[int | None, bool]:
     if not given:
         return None, False
     epoch, _, number = given.rpartition("-")
-    if not (epoch and number.isascii() and number.isdigit() and len(number) <= 18):
+    if not (epoch.isalnum() and number.isascii() and number.isdigit() and len(number) <= 18):
         raise InvalidRequest(
             f"no event is named {given[:60]!r}", "an event is named EPOCH-REVISION", "resume without Last-Event-ID"
         )
@@ -121,8 +121,8 @@ class Events:
     def _queue(self) -> None:
         """Put what is fresh in the row: by revision, what is derived from a change before the change itself."""
         fresh, self._fresh = sorted(self._fresh, key=lambda one: (one[0], not one[1])), []
-        for (revision, derived, name, identity, value), after in zip(fresh, [*fresh[1:], None], strict=True):
-            last = after is None or after[0] != revision
+        for number, (revision, derived, name, identity, value) in enumerate(fresh, 1):
+            last = number == len(fresh) or fresh[number][0] != revision
             self._highest = max(self._highest, revision)
             self._waiting.put(name, identity, value, revision if last else 0, derived)
 
@@ -180,7 +180,7 @@ class Events:
             if kind == "host":
                 return await operations.host(identity)
             if kind == "vm":
-                return await operations.vm(identity)
+                return await operations.vm(identity, self._tenant)
             return await operations.island(identity, self._tenant)
         except NotFound:
             return None

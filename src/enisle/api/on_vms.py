@@ -8,11 +8,11 @@ from enisle.api.table import Answer, Call
 
 
 async def index(call: Call) -> Answer:
-    return Answer({"items": await call.services.operations.vms()})
+    return Answer({"items": await call.services.operations.vms(call.principal.tenant)})
 
 
 async def show(call: Call) -> Answer:
-    return Answer(await call.services.operations.vm(call.path["name"]))
+    return Answer(await call.services.operations.vm(call.path["name"], call.principal.tenant))
 
 
 async def run(call: Call) -> Answer:

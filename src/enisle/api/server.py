@@ -10,7 +10,7 @@ import ipaddress
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         self.services = services
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: its owner says when it ends
@@ -114,8 +114,8 @@ def require_private(listen: str, tls: bool, insecure: bool) -> None:
 
 def url_of(sock: socket.socket, tls: bool) -> str:
     """Return the address of a listening socket; one that listens everywhere is reached on this host by loopback."""
-    host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host, port = str(sock.getsockname()[0]), int(sock.getsockname()[1])
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host) or host
     return f"http{'s' * tls}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -146,7 +146,7 @@ def make_server(app: ASGIApp, services: Services, certificate: Path | None = Non
 
 
 @contextlib.asynccontextmanager
-async def serving(server: Server, sock: socket.socket) -> AsyncIterator[None]:
+async def serving(server: Server, sock: socket.socket) -> AsyncGenerator[None, None]:
     """Run a server beside what the caller does."""
     running = asyncio.create_task(server.serve([sock]))
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from enisle.api.problems import log
 from enisle.api.services import Services
 
 PATIENCE_S = 20.0
@@ -52,8 +53,9 @@ class EventStream:
         ]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if ends[0].done():
-                ends[0].result()
+            if ends[0].done() and (defect := ends[0].exception()):
+                log.error("a stream met a defect of ours", exc_info=defect)
+                abort(scope)
             elif ends[2].done():
                 abort(scope)
         finally:

@@ -1,0 +1,369 @@
+"""A platform in one process for tests of the API: the store in memory, a dispatcher, an agent, and small parts."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from enisle.api.app import make_app
+from enisle.api.auth import Guard
+from enisle.api.services import Health, Services
+from enisle.api.tokens import TokenBook
+from enisle.errors import NotFound, StateError
+from enisle.tasks import Agent, Context, Dispatcher, Journal, Lock, Request, Resource, Task, Tasks, example_routines
+from memory_store import MemoryStore
+
+LOCAL = "enisle_local_" + "t" * 43
+
+
+class Told:
+    """One change, as a view tells it."""
+
+    def __init__(self, kind: str, id: str, value: Any, revision: int) -> None:
+        self.kind, self.id, self.value, self.revision = kind, id, value, revision
+
+
+class SmallSubscription:
+    def __init__(self, view: "SmallView", since: int | None) -> None:
+        self._view, self._since = view, since
+        self.pending: dict[tuple[str, str], Told] = {}
+        self.some = asyncio.Event()
+
+    async def __aenter__(self) -> "SmallSubscription":
+        for news in self._view.everything():
+            if news.revision > (self._since or 0) or news.kind == "progress":
+                self.put(news)
+        self.put(Told("current", "", None, self._view.revision))
+        self._view.subscriptions.add(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._view.subscriptions.discard(self)
+
+    def put(self, news: Told) -> None:
+        self.pending[news.kind, news.id] = news
+        self.some.set()
+
+    async def news(self) -> list[Told]:
+        await self.some.wait()
+        self.some.clear()
+        pending, self.pending = self.pending, {}
+        return list(pending.values())
+
+
+class SmallView:
+    """The least a view can be: every change told to every subscription, latest only."""
+
+    def __init__(self, store: MemoryStore, progress: MemoryStore) -> None:
+        self._store, self._progress = store, progress
+        self.epoch, self.revision = "7", 0
+        self.tasks: dict[str, Task] = {}
+        self.locks: dict[str, Lock] = {}
+        self.hosts: dict[str, Any] = {}
+        self.records: dict[str, Any] = {}
+        self.progress: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], Told] = {}
+        self.subscriptions: set[SmallSubscription] = set()
+
+    def subscribe(self, since: int | None = None) -> SmallSubscription:
+        return SmallSubscription(self, since)
+
+    def everything(self) -> list[Told]:
+        return [news for news in self._known.values() if news.value is not None]
+
+    async def run(self) -> None:
+        await asyncio.gather(self._follow(self._store, True), self._follow(self._progress, False))
+
+    async def _follow(self, store: MemoryStore, durable: bool) -> None:
+        async for entry in store.watch(""):
+            if entry and entry.key:
+                self.learn(entry.key, entry.value, entry.revision if durable else 0)
+
+    def learn(self, key: str, value: Any, revision: int) -> None:
+        kind, _, rest = key.partition(".")
+        if kind == "task":
+            value = Task.from_value(value) if value else None
+            _keep(self.tasks, rest, value)
+        elif kind == "lock":
+            value = Lock.from_value(value) if value else None
+            _keep(self.locks, rest, value)
+        elif kind == "prog":
+            kind, rest = "progress", rest.partition(".")[2]
+            _keep(self.progress, rest, value)
+        elif kind == "host":
+            _keep(self.hosts, rest, value)
+        elif kind == "res":
+            kind = "record"
+            _keep(self.records, rest, value)
+        else:
+            return
+        self.revision = max(self.revision, revision)
+        self._known[kind, rest] = news = Told(kind, rest, value, revision)
+        for subscription in self.subscriptions:
+            subscription.put(news)
+
+
+def _keep(where: dict[str, Any], key: str, value: Any) -> None:
+    if value is None:
+        where.pop(key, None)
+    else:
+        where[key] = value
+
+
+class SmallHistory:
+    def __init__(self) -> None:
+        self.kept: dict[str, Task] = {}
+
+    def find(self, id: str) -> Task | None:
+        return self.kept.get(id)
+
+    def list(
+        self, tenant: str, state: str = "", resource: str = "", routine: str = "", before: float = 0, limit: int = 50
+    ) -> list[Task]:
+        mine = [
+            task
+            for task in self.kept.values()
+            if task.tenant == tenant
+            and (not state or task.state == state)
+            and (not routine or task.routine == routine)
+            and (not before or task.submitted <= before)
+            and (not resource or any(f"{one.kind}/{one.id}" == resource for one in task.resources))
+        ]
+        return sorted(mine, key=lambda task: task.submitted, reverse=True)[:limit]
+
+
+class SmallTasks(Tasks):
+    """Tasks as they are, and what the neighbours add."""
+
+    async def retry(self, task: str) -> Task:
+        found = await self.get(task)
+        if not found.finished:
+            raise StateError(f"task {task} cannot be tried again", f"it is {found.state}", "wait for its end")
+        return await self.submit(Request(found.routine, found.arguments, found.resources))
+
+    async def unlock(self, kind: str, id: str, reason: str) -> None:
+        entry = await self._store.get_leader(f"lock.{kind}.{id}")
+        if entry.value is None:
+            raise StateError(f"{kind}/{id} is not locked", "", "")
+        await self._store.cas(entry.key, None, entry.revision)
+
+    async def declare_dead(self, host: str, reason: str) -> None:
+        raise NotFound(f"there is no host {host}", "", "`enisle host ls`")
+
+
+class SmallOperations:
+    """Islands that are records only; their commands are sleeping tasks that hold them."""
+
+    def __init__(self, view: SmallView, tasks: Any) -> None:
+        self._view, self._tasks = view, tasks
+        self.files: dict[tuple[str, str], bytes] = {}
+
+    async def create_island(self, spec: dict[str, Any], tenant: str, actor: str, key: str = "") -> Task:
+        name = spec.get("name") or "made-up"
+        request = Request("test.island@1", {"island": name, "tenant": tenant}, (Resource("island", name),), key=key)
+        return await self._tasks(tenant, actor).submit(request)
+
+    async def islands(self, tenant: str) -> list[Any]:
+        return [self._shown(key) for key, record in sorted(self._view.records.items()) if record["tenant"] == tenant]
+
+    async def island(self, name: str, tenant: str) -> Any:
+        record = self._view.records.get(f"island.{name}")
+        if record is None or record["tenant"] != tenant:
+            raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
+        return self._shown(f"island.{name}")
+
+    def _shown(self, key: str) -> Any:
+        lock = self._view.locks.get(key)
+        return {
+            **self._view.records[key],
+            "holder": lock.holders[0] if lock else None,
+            "exit_code": None,
+            "memory_used": 1 << 20,
+            "processes": 1,
+            "age": 0.5,
+        }
+
+    async def exec_island(self, name: str, argv: list[str], **more: Any) -> Task:
+        await self.island(name, more["tenant"])
+        request = Request(
+            "platform.sleep@1",
+            {"seconds": float(argv[0]) if argv[0].replace(".", "").isdigit() else 0.05},
+            (Resource("island", name),),
+            if_blocked=more["if_blocked"],
+            key=more["key"],
+        )
+        return await self._tasks(more["tenant"], more["actor"]).submit(request)
+
+    async def _simple(self, name: str, **more: Any) -> Task:
+        return await self.exec_island(
+            name,
+            ["0.05"],
+            **{key: more[key] for key in ("tenant", "actor", "key")} | {"if_blocked": more.get("if_blocked", "wait")},
+        )
+
+    start_island = stop_island = remove_island = _simple
+
+    async def write_file(self, name: str, path: str, content: bytes, mode: int | None, **more: Any) -> Task:
+        task = await self._simple(name, **more)
+        self.files[name, path] = content
+        return task
+
+    async def read_file(self, name: str, path: str, offset: int, limit: int) -> bytes:
+        if (name, path) not in self.files:
+            raise NotFound(f"there is no file {path}", "", "")
+        return self.files[name, path][offset : offset + limit]
+
+    async def list_files(self, name: str, path: str) -> list[Any]:
+        return [{"name": path}]
+
+    async def island_processes(self, name: str) -> list[Any]:
+        return [{"pid": 1}]
+
+    async def island_statistics(self, name: str) -> Any:
+        return {"calls": 1}
+
+    async def task_output(self, task: str, after: int, wait_s: float) -> Any:
+        chunks = [{"n": n, "stream": "stdout", "data": "aGkK", "time": 1.0} for n in range(after, 3)]
+        return {"chunks": chunks[:2], "next": after + len(chunks[:2]), "ended": after + 2 >= 3, "truncated": False}
+
+    async def logs(self, name: str, after: int, tail: int) -> Any:
+        return await self.task_output("", after, 0)
+
+    async def vms(self, tenant: str) -> list[Any]:
+        return []
+
+    async def vm(self, name: str, tenant: str) -> Any:
+        raise NotFound(f"there is no machine {name}", "", "")
+
+    async def _no_vm(self, name: str, *words: str, **more: Any) -> Task:
+        raise NotFound(f"there is no machine {name}", "", "")
+
+    stop_vm = pause_vm = resume_vm = remove_vm = introspect_vm = _no_vm
+
+    async def run_vm(self, spec: Any, **more: Any) -> Task:
+        raise NotFound("there is no kernel there", "", "")
+
+    async def hosts(self) -> list[Any]:
+        return [await self.host(name) for name in sorted(self._view.hosts)]
+
+    async def host(self, name: str) -> Any:
+        if name not in self._view.hosts:
+            raise NotFound(f"there is no host {name}", "", "`enisle host ls`")
+        facts = {"processors": 2, "memory": 1 << 30, "version": "0", "islands": 0, "vms": 0, "tasks": 0, "since": 1.0}
+        return {"name": name, "state": "live", **facts}
+
+
+def make_routines(store: MemoryStore) -> Any:
+    routines = example_routines()
+
+    async def island(context: Context) -> str:
+        name = context.arguments["island"]
+        await asyncio.sleep(0.02)
+        key = f"res.island.{name}"
+        record = {
+            "name": name,
+            "host": "h1",
+            "tenant": context.arguments["tenant"],
+            "state": "running",
+            "configuration": {},
+            "program": [],
+            "created": time.time(),
+            "memory_limit": 1 << 28,
+            "notes": [],
+        }
+        await store.cas(key, record, store.now(key).revision)
+        return name
+
+    async def noisy(context: Context) -> int:
+        for number in range(context.arguments["count"]):
+            context.progress(number / context.arguments["count"], "noise")
+            await asyncio.sleep(0.05)
+        return context.arguments["count"]
+
+    routines.add("test.island@1", island, island=str, tenant=str)
+    routines.add("test.noisy@1", noisy, count=int)
+    return routines
+
+
+class Platform:
+    """The parts together, and an app on them."""
+
+    def __init__(self, state: Path) -> None:
+        self.store, self.progress = MemoryStore(), MemoryStore()
+        self.view = SmallView(self.store, self.progress)
+        self.routines = make_routines(self.store)
+        self.history = SmallHistory()
+        self.book = TokenBook(self.store, LOCAL)
+        self.healthy = Health()
+        self.state = state
+        self.services = self._services()
+        self.app = make_app(self.services)
+
+    def _services(self) -> Services:
+        async def health() -> Health:
+            return self.healthy
+
+        async def admit(name: str, key: str) -> Any:
+            return {"engine_url": "tls://h", "ca": "", "host": name}
+
+        async def expel(name: str) -> None:
+            raise NotFound(f"there is no host {name}", "", "")
+
+        def tasks(tenant: str, actor: str) -> SmallTasks:
+            return SmallTasks(self.store, tenant, actor)
+
+        def routines() -> list[Any]:
+            return [
+                {"name": name, "usage": self.routines.get(name).usage, "parameters": {}}
+                for name in self.routines.names()
+            ]
+
+        return Services(
+            tasks=tasks,
+            view=self.view,
+            operations=SmallOperations(self.view, tasks),
+            book=self.book,
+            guard=Guard(self.book),
+            history=self.history,
+            routines=routines,
+            health=health,
+            admit_host=admit,
+            expel_host=expel,
+            island_spec=dict,
+            vm_spec=dict,
+            state=self.state,
+            console=self.state / "console",
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Platform"]:
+        """Dispatcher, agent and view; the app's own lifespan is its server's affair."""
+        with Journal(self.state / "journal.db") as journal:
+            agent = Agent(self.store, self.progress, self.routines, journal, "h1")
+            parts = [self.view.run(), Dispatcher(self.store, "d").run(), agent.run()]
+            tasks = [asyncio.create_task(part) for part in parts]
+            try:
+                while not self.view.hosts:
+                    for one in tasks:
+                        assert not one.done(), one
+                    await asyncio.sleep(0.01)
+                yield self
+            finally:
+                for one in tasks:
+                    one.cancel()
+                await asyncio.wait(tasks)
+
+    @contextlib.asynccontextmanager
+    async def client(self, token: str = LOCAL, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """A client without a network between."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self.app.router.lifespan_context(self.app):
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://127.0.0.1", headers=headers, timeout=20, **more
+            ) as client:
+                yield client
