@@ -1,36 +1,69 @@
 """A host's agent: it takes the orders for its host, runs their routines and writes the outcomes.
 
 Fenced three ways: it begins no step unless its lease surely outlives the margin, it stops every step before the lease
-ends, and its outcome is only taken at the revision its order came with. Runs outlive its death through the journal.
-One event loop owns it.
+ends, and its outcome is only taken at the revision its order came with. Runs outlive its death through the journal, and
+the loss of its lease: what is still ordered when it has one again goes on. One event loop owns it.
 """
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from enisle.errors import EnisleError
-from enisle.tasks.journal import Journal, StaleToken
-from enisle.tasks.records import ASSIGNED, FAILED, FINISHED, STOPPED, Assignment, Failure, Task
-from enisle.tasks.routines import Routines, Step, Temporary
-from enisle.tasks.store import ABSENT, Conflict, Entry, Lease, Store, Unavailable, Value
+from enisle.tasks.journal import Journal
+from enisle.tasks.objects import Objects
+from enisle.tasks.records import ASSIGNED, Assignment
+from enisle.tasks.routines import Routines
+from enisle.tasks.runs import Run
+from enisle.tasks.store import Conflict, Entry, Lease, Store, Unavailable, Value
 
-STEP_MARGIN_S = 1.0
 KILL_MARGIN_S = 0.3
-PROGRESS_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatistics:
+    """What an agent does. `refused`: outcomes that came too late; `fenced`: runs it ended for want of a lease."""
+
+    running: int
+    reported: int
+    refused: int
+    fenced: int
 
 
 class Agent:
-    """`Agent(store, progress, routines, journal, "host").run()` in a task group."""
+    """`Agent(store, progress, routines, journal, "host").run()` in a task group.
+
+    `facts` of the host go into its lease for all to see; results too large for a key go into `objects`.
+    """
 
     def __init__(
-        self, store: Store, progress: Store, routines: Routines, journal: Journal, host: str, ttl_s: float = 3.0
+        self,
+        store: Store,
+        progress: Store,
+        routines: Routines,
+        journal: Journal,
+        host: str,
+        ttl_s: float = 3.0,
+        facts: Value | None = None,
+        objects: Objects | None = None,
     ):
-        self._store, self._progress, self._routines, self._journal = store, progress, routines, journal
-        self.host, self._ttl_s = host, ttl_s
+        self._store, self._progress, self.routines, self.journal = store, progress, routines, journal
+        self.host, self._ttl_s, self.objects = host, ttl_s, objects
+        self._facts = {"started": time.time(), **(facts or {}), "host": host}
         self.lease: Lease | None = None
+        self._leased_at = 0
+        """A revision when we surely had the lease: what was ordered later was ordered from us."""
+        self._orders: dict[str, tuple[int, Assignment]] = {}
+        """What is ordered now, with the revision of the order."""
         self._runs: dict[str, Run] = {}
+        self._handled: dict[str, int] = {}
+        """Orders that were begun, by task: a revision is run once however often it is told."""
+        self._stops: dict[str, str] = {}
         self._group = asyncio.TaskGroup()
+        self.reported = self.refused = self.fenced = 0
+
+    def statistics(self) -> AgentStatistics:
+        return AgentStatistics(len(self._runs), self.reported, self.refused, self.fenced)
 
     async def run(self) -> None:
         try:
@@ -47,10 +80,15 @@ class Agent:
         return self.lease.left_s() if self.lease else -1.0
 
     async def _hold_lease(self) -> None:
+        key = f"host.{self.host}"
         while True:
             if self.left_s() <= 0:
                 try:
-                    self.lease = await self._store.lease(f"host.{self.host}", {"host": self.host}, self._ttl_s)
+                    lease = await self._store.lease(key, self._facts, self._ttl_s)
+                    self._leased_at = (await self._store.get_leader(key)).revision
+                    self.lease = lease
+                    for task in list(self._orders):
+                        self._begin(task)
                 except (Conflict, Unavailable):
                     pass
             await asyncio.sleep(self._ttl_s / 10)
@@ -59,51 +97,113 @@ class Agent:
         """Stop what runs before the lease can be over: whoever gets the work next must find us idle."""
         while True:
             if self._runs and self.left_s() < KILL_MARGIN_S:
-                for run in list(self._runs.values()):
+                for run in self._runs.values():
+                    self.fenced += not run.fenced
                     run.fence()
             await asyncio.sleep(0.05)
 
+    # ---- orders ----------------------------------------------------------------------------------------------------
+
     async def _watch_orders(self) -> None:
+        told: set[str] | None = None
         async for entry in self._store.watch(f"asg.{self.host}."):
-            if entry and entry.key:
+            if entry is None:
+                told = set()
+                continue
+            if entry.key:
+                if told is not None:
+                    told.add(entry.key.rsplit(".", 1)[1])
                 self._take(entry)
+            if told is not None and entry.current:
+                for task in self._orders.keys() - told:  # taken back while we did not look
+                    self._drop(task)
+                told = None
 
     async def _watch_stops(self) -> None:
         async for entry in self._store.watch(f"stop.{self.host}."):
-            if entry and entry.value:
-                run = self._runs.get(entry.key.rsplit(".", 1)[1])
-                if run:
-                    run.stop(str(entry.value.get("why", "")))
+            if entry is None or not entry.key:
+                continue
+            task = entry.key.rsplit(".", 1)[1]
+            if entry.value is None:
+                self._stops.pop(task, None)
+                continue
+            self._stops[task] = why = str(entry.value.get("why", ""))
+            if run := self._runs.get(task):
+                run.stop(why)
 
     def _take(self, entry: Entry) -> None:
         task = entry.key.rsplit(".", 1)[1]
+        if entry.value is None:
+            self._drop(task)
+            return
+        order = Assignment.from_value(entry.value)
+        known = self._orders.get(task)
+        if known and known[0] >= entry.revision:
+            return
+        self._orders[task] = entry.revision, order
         run = self._runs.get(task)
-        order = Assignment.from_value(entry.value) if entry.value else None
-        newer = run is None or entry.revision > run.token
-        if run and (order is None or (order.status == ASSIGNED and newer)):
-            run.fence()
-        if order is None:
-            self._journal.forget(task)
-        elif order.status == ASSIGNED and newer:
-            self._runs[task] = new = Run(self, order, entry.revision)
-            self._group.create_task(self._follow(new), name=f"task {task}")
+        if run and order.status == ASSIGNED:
+            run.fence()  # a new order: the attempt it was is over
+        self._begin(task)
 
-    async def _follow(self, run: "Run") -> None:
+    def _drop(self, task: str) -> None:
+        self._handled.pop(task, None)
+        if run := self._runs.get(task):
+            run.fence()
+        if self._orders.pop(task, None):
+            self._group.create_task(self._forget(task))
+
+    async def _forget(self, task: str) -> None:
+        await self.journal.write(lambda: self.journal.forget(task))
+
+    def _begin(self, task: str) -> None:
+        """Run what is ordered, unless that was done, or still is; without a lease, as soon as there is one."""
+        revision, order = self._orders[task]
+        if self.left_s() <= 0 or order.status != ASSIGNED or task in self._runs or self._handled.get(task) == revision:
+            return
+        self._handled[task] = revision
+        self._runs[task] = run = Run(self, order, revision)
+        self._group.create_task(self._follow(run), name=f"task {task}")
+
+    async def _follow(self, run: Run) -> None:
         try:
-            await run.run(self._routines, self._journal)
+            if await self._is_ours(run):
+                await run.run(self._stops.get(run.task))
         finally:
             if self._runs.get(run.task) is run:
                 del self._runs[run.task]
+        if run.fenced:
+            self._handled.pop(run.task, None)
+        if run.task in self._orders:
+            self._begin(run.task)
 
-    async def report(self, order: Assignment, token: int, **outcome: Any) -> None:
+    async def _is_ours(self, run: Run) -> bool:
+        """Whether an order from before we had the lease was not given to another meanwhile.
+
+        Who takes an order from a silent host changes the key of its lease in the same batch, so none can be taken while
+        we have the lease, and a read after we got it tells the truth.
+        """
+        while run.revision < self._leased_at and not run.fenced:
+            try:
+                entry = await self._store.get_leader(f"asg.{self.host}.{run.task}")
+                return entry.revision == run.revision
+            except Unavailable:
+                await asyncio.sleep(0.2)
+        return not run.fenced
+
+    # ---- what a run needs ------------------------------------------------------------------------------------------
+
+    async def report(self, order: Assignment, revision: int, **outcome: Any) -> None:
         """Write the outcome into the order, if it is still ours."""
-        done = Assignment(order.task, order.host, order.attempt, order.context, **outcome)
+        done = Assignment(order.task, order.host, order.attempt, {}, epoch=order.epoch, **outcome)
         while True:
             try:
-                await self._store.cas(order.key, done.to_value(), token)
+                await self._store.cas(order.key, done.to_value(), revision)
+                self.reported += 1
                 return
             except Conflict:
-                return  # another has the task: what we did is void
+                self.refused += 1  # another has the task: what we did is void
+                return
             except Unavailable:
                 await asyncio.sleep(0.2)
 
@@ -116,111 +216,3 @@ class Agent:
             return conflict.found
         except Unavailable:
             return revision
-
-
-class Run:
-    """One attempt of one task: the context of its routine."""
-
-    def __init__(self, agent: Agent, order: Assignment, token: int) -> None:
-        self._agent, self._order = agent, order
-        self.task, self.attempt, self.token = order.task, order.attempt, token
-        self.context = Task.from_value(order.context)
-        self.arguments = self.context.arguments
-        self._journal: Journal | None = None
-        self._body: asyncio.Task[Any] | None = None
-        self._why_stopped: str | None = None
-        self._fenced = False
-        self._compensations: list[Step] = []
-        self._fraction, self._phase = 0.0, ""
-        self._news = asyncio.Event()
-
-    # ---- what the routine uses -------------------------------------------------------------------------------------
-
-    async def step(self, name: str, action: Step) -> Any:
-        assert self._journal
-        _begun, done, result = self._journal.find(self.task, self.attempt, name)
-        if done:
-            return result
-        while self._agent.left_s() < STEP_MARGIN_S:
-            await asyncio.sleep(0.05)  # until the lease is renewed, or `fence` ends us
-        self._journal.begin(self.task, self.attempt, name)
-        result = await action()
-        self._journal.finish(self.task, self.attempt, name, result)
-        return result
-
-    def progress(self, fraction: float, phase: str = "") -> None:
-        if fraction == fraction:  # not NaN
-            self._fraction = max(self._fraction, min(1.0, max(0.0, fraction)))
-        self._phase = phase or self._phase
-        self._news.set()
-
-    def on_cancel(self, compensation: Step) -> None:
-        self._compensations.append(compensation)
-
-    # ---- from the agent --------------------------------------------------------------------------------------------
-
-    def stop(self, why: str) -> None:
-        if self._body and self._why_stopped is None:
-            self._why_stopped = why
-            self._body.cancel()
-
-    def fence(self) -> None:
-        self._fenced = True
-        if self._body:
-            self._body.cancel()
-
-    async def run(self, routines: Routines, journal: Journal) -> None:
-        self._journal = journal
-        telling = asyncio.create_task(self._tell())
-        try:
-            outcome = await self._outcome(routines, journal)
-        finally:
-            telling.cancel()
-        if outcome and not self._fenced:
-            await self._agent.report(self._order, self.token, **outcome)
-
-    async def _outcome(self, routines: Routines, journal: Journal) -> dict[str, Any] | None:
-        try:
-            journal.admit([resource.key for resource in self.context.resources], self.token)
-            routine = routines.get(self.context.routine)
-            self._body = asyncio.ensure_future(routine.body(self))
-            await asyncio.wait([self._body])
-            return {"status": FINISHED, "result": self._body.result()}
-        except StaleToken:
-            return None
-        except asyncio.CancelledError:
-            if self._fenced:
-                return None
-            if self._why_stopped is None:
-                raise
-            return {"status": STOPPED, "failure": await self._undo()}
-        except EnisleError as error:
-            failure = Failure(error.message, error.why, error.hint)
-            return {"status": FAILED, "failure": failure, "temporary": isinstance(error, Temporary)}
-        except Exception as error:  # a routine's defect fails its task, not the agent
-            return {"status": FAILED, "failure": Failure(f"the routine {self.context.routine} broke", repr(error), "")}
-
-    async def _undo(self) -> Failure | None:
-        """Run the compensations, last first; say when one fails."""
-        for compensation in reversed(self._compensations):
-            try:
-                await compensation()
-            except Exception as error:
-                return Failure("it was stopped, and not all could be undone", repr(error), "")
-        return None
-
-    async def _tell(self) -> None:
-        revision, began = ABSENT, time.time()
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            spent = time.time() - began
-            left = spent * (1 - self._fraction) / self._fraction if self._fraction else None
-            value: Value = {
-                "attempt": self.attempt,
-                "fraction": round(self._fraction, 4),
-                "phase": self._phase[:200],
-                "left_s": round(left, 1) if left is not None else None,
-            }
-            revision = await self._agent.send_progress(self.task, value, revision)
-            await asyncio.sleep(PROGRESS_INTERVAL_S)

@@ -1,18 +1,26 @@
 """A host's own memory of what it has begun and done: it outlives the agent, and does not depend on the engine.
 
-`steps`: the steps of each attempt, with their results; `tokens`: the highest fencing token seen for each resource.
-SQLite with synchronous=FULL: what is said to be done is on disk. Used by one thread.
+`steps`: the steps of each attempt, with their results; `tokens`: the highest fencing token seen for each resource;
+`runs`: how often an attempt was begun. SQLite with synchronous=FULL: what is said to be done is on disk. One event loop
+owns a journal; what is wanted while one transaction is written goes into the next, together.
 """
 
+import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from enisle.errors import HostError
+
+T = TypeVar("T")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
     task TEXT, attempt INTEGER, step TEXT, result TEXT, PRIMARY KEY (task, attempt, step)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tokens (resource TEXT PRIMARY KEY, token INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    task TEXT, attempt INTEGER, count INTEGER NOT NULL, PRIMARY KEY (task, attempt)) WITHOUT ROWID;
 """
 
 
@@ -24,35 +32,82 @@ class Journal:
     """`with Journal(path) as journal`."""
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(SCHEMA)
+        self._reading = sqlite3.connect(path, isolation_level=None)
+        self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._writing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._reading.close()
         self._database.close()
 
-    def admit(self, resources: list[str], token: int) -> None:
-        """Remember the token for every resource. Raises StaleToken, remembering nothing, when one has seen a higher."""
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            for resource in resources:
-                row = self._database.execute("SELECT token FROM tokens WHERE resource = ?", (resource,)).fetchone()
-                if row and row[0] > token:
-                    raise StaleToken(f"{resource} has seen {row[0]}, not {token}")
-                self._database.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (resource, token))
+    # ---- writing together ------------------------------------------------------------------------------------------
 
-    def find(self, task: str, attempt: int, step: str) -> tuple[bool, bool, Any]:
-        """Return whether the step was begun, whether it was done, and its result."""
+    async def write(self, action: Callable[[], T]) -> T:
+        """Do an action of this journal in the next transaction; return when that is on disk. Raises HostError."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._wanted.append((action, future))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._drain(), name="journal")
+        return await asyncio.shield(future)
+
+    async def _drain(self) -> None:
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, []
+                outcomes = await asyncio.to_thread(self._together, [action for action, _ in wanted])
+                for (_, future), (result, error) in zip(wanted, outcomes, strict=True):
+                    if future.cancelled():
+                        continue
+                    if error is None:
+                        future.set_result(result)
+                    else:
+                        future.set_exception(error)
+                        future.exception()  # whoever waited may be gone
+        finally:
+            self._writing = None
+
+    def _together(self, actions: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes = [_outcome(action) for action in actions]
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+            return outcomes
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            failure = HostError("the host's journal cannot be written", str(error), "is its disk full?")
+            return [(None, failure)] * len(actions)
+
+    # ---- actions ---------------------------------------------------------------------------------------------------
+
+    def admit(self, resources: list[str], token: int, task: str = "", attempt: int = 0) -> int:
+        """Remember the token for every resource; return how often this attempt was begun, this time included.
+
+        Raises StaleToken, remembering nothing, when a resource has seen a higher one.
+        """
+        for resource in resources:
+            row = self._database.execute("SELECT token FROM tokens WHERE resource = ?", (resource,)).fetchone()
+            if row and row[0] > token:
+                raise StaleToken(f"{resource} has seen {row[0]}, not {token}")
+        self._database.executemany(
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?)", [(resource, token) for resource in resources]
+        )
         row = self._database.execute(
-            "SELECT result FROM steps WHERE task = ? AND attempt = ? AND step = ?", (task, attempt, step)
+            "INSERT INTO runs VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+            (task, attempt),
         ).fetchone()
-        if row is None:
-            return False, False, None
-        return True, row[0] is not None, json.loads(row[0]) if row[0] is not None else None
+        return row[0]
 
     def begin(self, task: str, attempt: int, step: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, NULL)", (task, attempt, step))
@@ -65,3 +120,22 @@ class Journal:
     def forget(self, task: str) -> None:
         """Drop the steps of a task that has come to its end."""
         self._database.execute("DELETE FROM steps WHERE task = ?", (task,))
+        self._database.execute("DELETE FROM runs WHERE task = ?", (task,))
+
+    def find(self, task: str, attempt: int, step: str) -> tuple[bool, bool, Any]:
+        """Return whether the step was begun, whether it was done, and its result."""
+        row = self._reading.execute(
+            "SELECT result FROM steps WHERE task = ? AND attempt = ? AND step = ?", (task, attempt, step)
+        ).fetchone()
+        if row is None:
+            return False, False, None
+        return True, row[0] is not None, json.loads(row[0]) if row[0] is not None else None
+
+
+def _outcome(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return action(), None
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        return None, error

@@ -140,11 +140,17 @@ def end(picture: Picture, after: Task, assignment: Assignment | None) -> Batch:
 
 def _without_host(picture: Picture, task: Task, assignment: Assignment, now: float) -> Batch | None:
     """Decide for a task whose host is gone: elsewhere with what it holds, or it waits for the host to come back."""
-    if task.placement == PINNED:
-        if assignment.host in picture.dead:
-            failure = Failure(f"its host {assignment.host} was declared dead", picture.dead[assignment.host], "")
-            return end(picture, task.on(Event.FAIL, failure=failure, finished=now), assignment)
+    if task.placement == PINNED and assignment.host not in picture.dead:
         return [(task.key, task.on(Event.LOSE).to_value())] if task.state is State.RUNNING else None
+    taken = _taken_from(picture, task, assignment, now)
+    # The key of the silent host's lease changes as well: an agent that has just taken it again keeps its orders.
+    return [(f"host.{assignment.host}", None), *taken] if taken else None
+
+
+def _taken_from(picture: Picture, task: Task, assignment: Assignment, now: float) -> Batch | None:
+    if task.placement == PINNED:
+        failure = Failure(f"its host {assignment.host} was declared dead", picture.dead[assignment.host], "")
+        return end(picture, task.on(Event.FAIL, failure=failure, finished=now), assignment)
     if task.cancel:
         stopped = task.on(Event.STOP, failure=Failure("cancelled", task.cancel), finished=now)
         return end(picture, stopped, assignment)

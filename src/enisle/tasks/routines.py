@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from enisle.errors import EnisleError, InvalidRequest, NotFound
 from enisle.tasks.names import require_routine
+from enisle.tasks.records import Resource
+from enisle.tasks.store import Value
 
 Step = Callable[[], Awaitable[Any]]
 
@@ -21,12 +23,22 @@ class Temporary(EnisleError):
 
 
 class Context(Protocol):
-    """What a routine may use. Owned by the agent's event loop."""
+    """What a routine may use. Owned by the agent's event loop.
+
+    `records` of what it holds, by `kind.id`, as they were when it began; `fenced`: what runs for it must end at once.
+    """
 
     task: str
     attempt: int
     token: int
+    host: str
     arguments: dict[str, Any]
+    resources: tuple[Resource, ...]
+    records: dict[str, Value]
+    tenant: str
+    actor: str
+    deadline: float
+    fenced: bool
 
     async def step(self, name: str, action: Step) -> Any:
         """Do a step once per attempt and return its result (JSON). Raises asyncio.CancelledError when fenced."""
@@ -38,6 +50,13 @@ class Context(Protocol):
 
     def on_cancel(self, compensation: Step) -> None:
         """Register what undoes the work so far; run in reverse order when the task is cancelled."""
+        ...
+
+    def put_record(self, kind: str, id: str, value: Value | None) -> None:
+        """Change the record of what it holds exclusively, None: remove; all see it when the task has ended.
+
+        Raises StateError for what it does not hold, InvalidRequest for what is not JSON of at most 64 KiB.
+        """
         ...
 
 

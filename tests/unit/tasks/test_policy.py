@@ -49,6 +49,9 @@ class World:
                 self.picture.put_record(rest, value)
             elif kind == "dead":
                 self.picture.put_dead(rest, value["why"] if value else None)
+            elif kind == "host":
+                assert rest in self.picture.lost, "a host's orders are taken from it while it has its lease"
+                self.picture.put_host(rest, False)
             else:
                 assert kind == "stop"
                 self.picture.put_stop(key, value is not None)
