@@ -1,7 +1,7 @@
 """`enisle introspect TARGET VIEW`: what a guest's kernel does, found from outside without symbols.
 
-TARGET is a running machine (`enisle vm ps`) or a saved one (a directory of `enisle vm dump`, or a memory image with
-its registers beside it). This file joins the machines of `linuxvm` with `introspect`.
+TARGET is a running machine (`enisle vm ps`), a saved one (a directory of `enisle vm dump`, or a memory image with its
+registers beside it), or an island (`enisle ps`). This file joins the machines of `linuxvm` with `introspect`.
 """
 
 import json
@@ -11,17 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enisle.cli.introspect_island import VIEWS as MAP_VIEWS
+from enisle.cli.introspect_island import IslandSession, refuse
 from enisle.cli.introspect_rows import HEADS, ROWS, report_lines, status_line
 from enisle.cli.options import Options
 from enisle.cli.output import mutter, plain, say, table
 from enisle.errors import InvalidRequest, NotFound, StateError
 from enisle.introspect import Baseline, Introspection, LiveGuest, cache_directory, open_saved
+from enisle.island import Entry, find
 
 if TYPE_CHECKING:
     from enisle.introspect import Guest
     from enisle.linuxvm import VirtualMachine
 
-VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check", "watch")
+VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check", "watch", *MAP_VIEWS)
+KERNEL = "kernel"
 FOUND = 1
 """Exit status of `check` when something is not as it must be."""
 
@@ -35,7 +39,12 @@ def introspect(options: Options) -> int:
         raise InvalidRequest(f"there is no view {view!r}", f"views: {', '.join(VIEWS)}", "enisle introspect --help")
     if (view == "watch") != (len(options.words) == 3):
         raise InvalidRequest("watch takes one function, other views none", hint="enisle introspect NAME watch FUNCTION")
-    guest, machine = _open(target)
+    opened = _open(target)
+    if isinstance(opened, Entry):
+        if view not in MAP_VIEWS:
+            raise refuse(opened, view)
+        return _show(IslandSession(opened), view, options)
+    guest, machine = opened
     session = Introspection.attach(guest, _progress(), not options.without_exports, cache_directory())
     for note in session.notes:
         mutter(f"enisle: note: {note}\n")
@@ -46,8 +55,8 @@ def introspect(options: Options) -> int:
     return _show(session, view, options)
 
 
-def _open(target: str) -> "tuple[Guest, VirtualMachine | None]":
-    """Return the guest, and the machine when it runs. Raises NotFound."""
+def _open(target: str) -> "tuple[Guest, VirtualMachine | None] | Entry":
+    """Return the guest, and the machine when it runs; or an island. Raises NotFound."""
     if Path(target).exists():
         return open_saved(target), None
     from enisle.linuxvm import VirtualMachine
@@ -55,8 +64,12 @@ def _open(target: str) -> "tuple[Guest, VirtualMachine | None]":
     try:
         machine = VirtualMachine.find(target)
     except NotFound as error:
-        hint = "enisle vm ps lists machines; enisle vm dump saves one"
-        raise NotFound(f"there is nothing to look into called {target}", error.message, hint) from error
+        try:
+            return find(target)
+        except NotFound:
+            why = "no machine, no island and no file has that name"
+            hint = "enisle vm ps lists machines, enisle ps islands; enisle vm dump saves a machine"
+            raise NotFound(f"there is nothing to look into called {target!r}", why, hint) from error
     return LiveGuest(machine), machine
 
 
@@ -76,7 +89,7 @@ def _progress() -> Callable[[str], None]:
 # ---- views -----------------------------------------------------------------------------------------------------------
 
 
-def _show(session: Introspection, view: str, options: Options) -> int:
+def _show(session: Introspection | IslandSession, view: str, options: Options) -> int:
     aligned = sys.stdout.isatty()
     while True:
         began, before = time.perf_counter(), len(session.pauses)
@@ -102,8 +115,11 @@ def _show(session: Introspection, view: str, options: Options) -> int:
         time.sleep(options.interval)
 
 
-def _read(session: Introspection, view: str, live: bool) -> tuple[Sequence[Any], list[str]]:
+def _read(session: Introspection | IslandSession, view: str, live: bool) -> tuple[Sequence[Any], list[str]]:
     """Return the records of a view, and why they are not all."""
+    if view in MAP_VIEWS:
+        return _read_maps(session, view)
+    assert isinstance(session, Introspection)
     if view in ("ps", "creds"):
         if live:
             result = session.processes_live()
@@ -124,10 +140,26 @@ def _read(session: Introspection, view: str, live: bool) -> tuple[Sequence[Any],
     return readers[view](), []
 
 
+def _read_maps(session: Introspection | IslandSession, view: str) -> tuple[Sequence[Any], list[str]]:
+    """Return (whose, record) of what is mapped, and why that is not all."""
+    if view == "hashes":
+        hashes = session.hashes()
+        return (hashes if isinstance(session, IslandSession) else [(KERNEL, each) for each in hashes]), []
+    if isinstance(session, IslandSession):
+        runs, troubles = session.maps()
+    else:
+        seen = session.maps()
+        runs = [(KERNEL, run) for run in seen.runs]
+        troubles = ["more page tables than are read"] * seen.truncated
+    return [(whose, run) for whose, run in runs if view == "maps" or (run.writable and run.executable)], troubles
+
+
 def _plain(record: Any) -> Any:
     """Return what JSON can hold of a record."""
     if hasattr(record, "_asdict"):
         return {name: _plain(value) for name, value in record._asdict().items()}
+    if isinstance(record, tuple) and len(record) == 2 and hasattr(record[1], "_asdict"):  # pyright: ignore[reportUnknownArgumentType]
+        return {"process": record[0]} | _plain(record[1])
     if isinstance(record, tuple):
         return [_plain(value) for value in record]  # pyright: ignore[reportUnknownVariableType]
     return record

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from enisle.introspect import Fact, Process, Report
+from enisle.cli.output import size
+from enisle.introspect import CodeHash, Fact, Mapped, Process, Report
 
 HEADS: dict[str, tuple[str, ...]] = {
     "facts": ("NAME", "KIND", "VALUE", "STATUS", "WITNESSES", "TRACE"),
@@ -14,6 +15,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "idt": ("VECTOR", "HANDLER", "PLACE", "ATTRIBUTES", "STACK"),
     "msr": ("PROCESSOR", "MSR", "NAME", "VALUE", "PLACE"),
     "locks": ("LOCK", "KIND", "ADDRESS", "HELD", "OWNER"),
+    "maps": ("PROCESS", "START", "END", "SIZE", "RIGHTS"),
+    "wx": ("PROCESS", "START", "END", "SIZE", "RIGHTS"),
+    "hashes": ("PROCESS", "START", "END", "SHA256", "MISSING"),
 }
 
 
@@ -41,6 +45,16 @@ def _credentials(process: Process) -> Sequence[str]:
             ("uid", "euid", "gid", "egid", "fsuid")), process.comm)  # fmt: skip
 
 
+def _mapped(row: tuple[str, Mapped]) -> Sequence[str]:
+    process, run = row
+    return (process, f"{run.start:#x}", f"{run.start + run.size:#x}", size(run.size), run.rights)
+
+
+def _hash(row: tuple[str, CodeHash]) -> Sequence[str]:
+    process, code = row
+    return (process, f"{code.start:#x}", f"{code.start + code.size:#x}", code.sha256, str(code.missing))
+
+
 ROWS: dict[str, Callable[[Any], Sequence[str]]] = {
     "facts": _fact,
     "ps": _process,
@@ -52,6 +66,9 @@ ROWS: dict[str, Callable[[Any], Sequence[str]]] = {
     "idt": lambda g: (f"{g.vector:#04x}", _address(g.target), g.place, f"{g.attributes:#x}", str(g.stack)),
     "msr": lambda m: (str(m.processor), f"{m.number:#x}", m.name, _address(m.value), m.place),
     "locks": lambda k: (k.name, k.kind, _address(k.address), {True: "yes", False: "no"}.get(k.held, "?"), k.owner),
+    "maps": _mapped,
+    "wx": _mapped,
+    "hashes": _hash,
 }  # fmt: skip
 
 

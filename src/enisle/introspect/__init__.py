@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from enisle.introspect.integrity import Report as Report
     from enisle.introspect.live import LiveGuest as LiveGuest
     from enisle.introspect.look import Baseline as Baseline
+    from enisle.introspect.maps import CodeHash as CodeHash
     from enisle.introspect.maps import MachineMemory as MachineMemory
+    from enisle.introspect.maps import Mapped as Mapped
     from enisle.introspect.maps import code_hashes as code_hashes
+    from enisle.introspect.maps import mappings as mappings
     from enisle.introspect.maps import writable_code as writable_code
     from enisle.introspect.memory import Guest as Guest
     from enisle.introspect.memory import Overlay as Overlay
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "AddressSpace": "paging",
     "Baseline": "look",
+    "CodeHash": "maps",
     "Debugger": "gdb",
     "Fact": "facts",
     "Facts": "facts",
@@ -51,6 +55,7 @@ _PLACES = {
     "Introspection": "session",
     "LiveGuest": "live",
     "MachineMemory": "maps",
+    "Mapped": "maps",
     "Overlay": "memory",
     "PhysicalMemory": "memory",
     "Process": "processes",
@@ -65,6 +70,7 @@ _PLACES = {
     "cache_directory": "cache",
     "code_hashes": "maps",
     "discover_windows": "pe",
+    "mappings": "maps",
     "open_saved": "dump",
     "state_of": "dump",
     "wait_until": "breakpoints",

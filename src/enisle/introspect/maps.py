@@ -72,7 +72,7 @@ class MachineMemory:
             raise Unmapped(gpa) from None
 
 
-def maps(space: AddressSpace, start: int = 0, end: int = USER_END, budget: int = MOST_TABLES) -> Maps:
+def mappings(space: AddressSpace, start: int = 0, end: int = USER_END, budget: int = MOST_TABLES) -> Maps:
     """Return what is mapped in [start, end), neighbours of equal rights together."""
     runs: list[Mapped] = []
     regions = space.regions(start, end, budget)
@@ -88,12 +88,12 @@ def maps(space: AddressSpace, start: int = 0, end: int = USER_END, budget: int =
 
 def writable_code(space: AddressSpace, start: int = 0, end: int = USER_END) -> list[Mapped]:
     """Return the runs that can be both written and executed."""
-    return [run for run in maps(space, start, end).runs if run.writable and run.executable]
+    return [run for run in mappings(space, start, end).runs if run.writable and run.executable]
 
 
 def code_hashes(space: AddressSpace, start: int = 0, end: int = USER_END) -> Iterator[CodeHash]:
     """Yield a hash of every run of code that cannot be written."""
-    for run in maps(space, start, end).runs:
+    for run in mappings(space, start, end).runs:
         if not run.executable or run.writable:
             continue
         digest, missing = hashlib.sha256(), 0

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from enisle.introspect import cache, recipes
 from enisle.introspect.discover import Kernel, Progress, discover
-from enisle.introspect.image import entry_note
+from enisle.introspect.image import KERNEL_START, entry_note
 from enisle.introspect.integrity import Report, judge
 from enisle.introspect.look import Baseline, Look, look, take_baseline
+from enisle.introspect.maps import CodeHash, Maps, code_hashes, mappings
 from enisle.introspect.memory import Guest, ProcessorState
-from enisle.introspect.modules import Module, list_modules
+from enisle.introspect.modules import MODULE_AREA, Module, list_modules
 from enisle.introspect.processes import ProcessList, list_processes
 from enisle.introspect.tables import (
     GateRow,
@@ -150,6 +151,14 @@ class Introspection:
 
     def locks(self) -> list[LockRow]:
         return self._paused("locks", lambda: list_locks(self.kernel))
+
+    def maps(self) -> Maps:
+        """Return what the kernel's part of the address space maps: its image and its modules, with rights."""
+        return self._paused("maps", lambda: mappings(self.kernel.space, KERNEL_START, MODULE_AREA[1]))
+
+    def hashes(self) -> list[CodeHash]:
+        """Return a hash of every run of code there that cannot be written."""
+        return self._paused("hashes", lambda: [*code_hashes(self.kernel.space, KERNEL_START, MODULE_AREA[1])])
 
     def check(self, baseline: Baseline | None = None) -> Report:
         """Compare what must agree in a kernel that nobody tampered with."""

@@ -16,6 +16,7 @@ from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, cast
 
 from enisle.abi.host import CLONE_NEWNS
+from enisle.abi.types import Gpa
 from enisle.errors import EnisleError, InvalidRequest, StateError
 from enisle.island.tracebacks import report
 from enisle.kernel import address_spaces
@@ -34,6 +35,8 @@ PATIENCE, SENDING = 1.0, 5.0
 """Seconds a client has to ask, and to take the answer."""
 LONGEST_REQUEST = 4096
 LARGEST_ANSWER = 32 << 20
+PAGE, MOST_MEMORY = 1 << 12, 1 << 20
+"""Bytes of a page, and of guest memory in one answer."""
 FEW_PAGES, MOST_PAGES = 1 << 10, 1 << 14
 """Of page tables in one answer, copies included."""
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -149,6 +152,27 @@ def _page_tables(island: "IslandProcess", hatch: "Hatch", request: Request) -> l
     return [_unfolded(space) for space in address_spaces(island.kernel, pid, limit)]
 
 
+def _memory(island: "IslandProcess", hatch: "Hatch", request: Request) -> Request:
+    """Return guest-physical memory as it is; pages that nothing stands behind are zeros, and told."""
+    memory = island.machine.memory
+    at = _number(request, "at", 0, memory.size - 1) & -PAGE
+    # Within a block of that size, so never partly in the window of files, where memory is read in another way.
+    size = min(_number(request, "size", PAGE, MOST_MEMORY), MOST_MEMORY - at % MOST_MEMORY, memory.size - at)
+    try:
+        return {"content": memory.read(Gpa(at), size).hex(), "missing": []}
+    except OSError:
+        pass  # a mapped file was cut short somewhere: page by page
+    parts: list[bytes] = []
+    missing: list[int] = []
+    for gpa in range(at, at + size, PAGE):
+        try:
+            parts.append(memory.read(Gpa(gpa), min(PAGE, at + size - gpa)))
+        except OSError:
+            parts.append(bytes(min(PAGE, at + size - gpa)))
+            missing.append(gpa)
+    return {"content": b"".join(parts).hex(), "missing": missing}
+
+
 def _replication(island: "IslandProcess", hatch: "Hatch", request: Request) -> Request:
     """Change how page tables are replicated, or only tell; return what is so now, and what it took."""
     replication = island.machine.replication
@@ -179,6 +203,7 @@ CALLS: dict[str, Call] = {
     "statistics": _statistics,
     "processes": _processes,
     "page-tables": _page_tables,
+    "memory": _memory,
     "replication": _replication,
 }
 

@@ -3,7 +3,7 @@
 import hashlib
 
 from enisle.abi.types import Gva
-from enisle.introspect.maps import MachineMemory, code_hashes, maps, writable_code
+from enisle.introspect.maps import MachineMemory, code_hashes, mappings, writable_code
 from enisle.introspect.paging import AddressSpace as Seen
 from enisle.machine import AddressSpace, GuestMemory, leaf_flags
 from enisle.machine.pagetables import PlainPageTables
@@ -25,7 +25,7 @@ def _island() -> tuple[GuestMemory, AddressSpace, Seen]:
 
 def test_an_islands_mappings_code_and_rights_are_seen() -> None:
     memory, _, seen = _island()
-    found = maps(seen)
+    found = mappings(seen)
     assert [(run.start, run.size, run.rights) for run in found.runs] == [
         (CODE, 3 * 4096, "r-xu"),
         (DATA_AT, 3 * 4096, "rw-u"),
@@ -57,5 +57,5 @@ def test_too_many_tables_are_told() -> None:
     builder = Builder()
     for number in range(20):
         builder.place(number << 31, b"x", DATA)
-    assert maps(builder.space(), budget=10).truncated
-    assert not maps(builder.space()).truncated
+    assert mappings(builder.space(), budget=10).truncated
+    assert not mappings(builder.space()).truncated
