@@ -31,9 +31,9 @@ from enisle.introspect.memory import LSTAR
 from enisle.introspect.patching import NOP5, PatchSites
 from tests_of_introspection import ACTIONS, actions
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(300)]
 KERNEL = os.environ.get("ENISLE_KERNEL", "6.1-cloud")
 SOAK = bool(os.environ.get("ENISLE_SOAK"))
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(3600 if SOAK else 300)]
 LISTINGS = 1000 if SOAK else 15
 EVIL = 0xFFFF_FFFF_C046_4000
 """An address where modules lie."""
