@@ -58,8 +58,10 @@ def test_a_probe_that_lies_is_noticed(backend: str, monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_enforced_is_refused_by_name(backend: str) -> None:
     measured = probe_controls(backend, cached=False)
     table = TierTable(measured)
+    announced = backing.known_table(backend).features
     for require, least in (("enforced", Tier.STEP), ("hw", Tier.HW)):
-        weak = [kind for kind in (Instruction.CPUID, Instruction.AVX, Instruction.BMI1) if table[kind].tier < least]
+        asked = [Instruction.CPUID, Instruction.BMI1, *([Instruction.AVX] if "avx" in announced else [])]
+        weak = [kind for kind in asked if table[kind].tier < least]
         value = BlockingValue(features={"avx": BLOCK, "bmi1": BLOCK}, require=require)
         if not weak:
             continue
@@ -106,6 +108,16 @@ def test_a_processor_is_measured_once_per_boot(backend: str, monkeypatch: pytest
     ):
         kept.keep(backing.MEASUREMENT, backend, nonsense)
         assert to_record(backing.known_table(backend)) == first, nonsense
+
+
+def test_an_emulator_that_takes_avx_for_sse_is_not_believed_to_have_none() -> None:
+    """Unicorn refuses vaddps of 256 bits and executes the one of 128."""
+    measured = probe_controls("emulated")
+    assert "avx" in measured.undefined
+    assert measured.short_vectors
+    for kind in (Instruction.AVX, Instruction.AES, Instruction.PCLMUL):
+        assert TierTable(measured)[kind].tier == Tier.ADVISORY
+    assert TierTable(measured)[Instruction.AVX2].tier == Tier.HW
 
 
 def test_the_samples_are_instructions_of_their_classes() -> None:

@@ -44,6 +44,8 @@ SAMPLES = {
     }.items()
 }
 """One instruction of each class that cannot be trapped: what CPUID does not announce may execute all the same."""
+SHORT_AVX = bytes.fromhex("c5f058c2")
+"""vaddps xmm0, xmm1, xmm2, which Unicorn takes for ADDPS, although it refuses the one of 256 bits."""
 AES_BIT, AVX_BIT = 1 << 25, 1 << 28
 XCR0_SSE, XCR0_AVX = 3, 7
 
@@ -76,6 +78,8 @@ class Matrix(Record):
     """INT3 stops right after itself."""
     audit: bool = False
     """The host sees that a guest has used a vector component, and can take it away."""
+    short_vectors: bool = False
+    """VEX-encoded instructions of 128 bits execute where there is no AVX: an emulator takes them for those of SSE."""
     undefined: tuple[str, ...] = ()
     """Classes of which an instruction was undefined, whatever CPUID says."""
 
@@ -143,6 +147,7 @@ def measure(backend: str) -> Matrix:
             patch=_patches(bench),
             step=_steps(bench),
             audit=kvm and _audits(bench),
+            short_vectors=bench.faults(SAMPLES["avx"]) and not bench.faults(SHORT_AVX),
             undefined=tuple(name for name, code in SAMPLES.items() if bench.faults(code)),
         )
 

@@ -18,7 +18,7 @@ from enisle.machine.enforcement.opcodes import CODED, HARMLESS
 from enisle.machine.software.opcodes import EVEX, LEGACY, VEX, XOP, rules
 from enisle.records import Record
 
-MEASUREMENT = "controls-3"
+MEASUREMENT = "controls-4"
 """What the probe's findings are kept under; what another probe found does not count."""
 
 
@@ -37,6 +37,8 @@ VECTOR = frozenset(
     for name in ("avx", "f16c", "fma", "avx2", "vaes", "vpclmul", "avx_vnni", "avx512", "amx", "xop", "fma4")
 )
 """Classes whose instructions leave a mark in the XSAVE area's header."""
+SHORT = frozenset((Instruction.AVX, Instruction.AES, Instruction.PCLMUL))
+"""Classes with VEX encodings of 128 bits that SSE has too."""
 CONTROLS: dict[Instruction, str] = {
     Instruction.XGETBV: "xcr0",
     Instruction.XSETBV: "xsetbv",
@@ -64,6 +66,8 @@ def best(instruction: Instruction, matrix: Matrix, value: BlockingValue | None =
     """Return how a class can be kept from ring 3 on a host that is like `matrix`, under a value when one is given."""
     if instruction is Instruction.SYSCALL:
         return Row(instruction, Tier.HW, "every system call passes our kernel")
+    if matrix.short_vectors and instruction in SHORT:
+        return Row(instruction, Tier.ADVISORY, "VEX encodings of 128 bits execute as SSE")
     if instruction in matrix.undefined:
         return Row(instruction, Tier.HW, "the processor has none")
     control = CONTROLS.get(instruction, "")
