@@ -8,14 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enisle.api.codes import sign_in_code as sign_in_code
+    from enisle.api.contexts import changed_contexts as changed_contexts
+    from enisle.api.contexts import contexts_file as contexts_file
+    from enisle.api.contexts import find_context as find_context
+    from enisle.api.contexts import load_contexts as load_contexts
+    from enisle.api.contexts import require_context_name as require_context_name
+    from enisle.api.contexts import use_context as use_context
     from enisle.api.tokens import local_token as local_token
 
 PLACES = {
+    "changed_contexts": "contexts",
+    "contexts_file": "contexts",
+    "find_context": "contexts",
+    "load_contexts": "contexts",
+    "require_context_name": "contexts",
+    "use_context": "contexts",
     "local_token": "tokens",
     "sign_in_code": "codes",
 }
 
-__all__ = ["local_token", "sign_in_code"]
+__all__ = [
+    "changed_contexts",
+    "contexts_file",
+    "find_context",
+    "load_contexts",
+    "local_token",
+    "require_context_name",
+    "sign_in_code",
+    "use_context",
+]
 
 
 def __getattr__(name: str) -> Any:
