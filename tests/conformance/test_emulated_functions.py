@@ -35,6 +35,19 @@ def test_functions_executed_in_software_compute_as_the_processor_does(
 
 @pytest.mark.emulated(alone=True)
 @pytest.mark.timeout(150)
+@pytest.mark.parametrize("mode", ["eager", "lazy"])
+def test_emulated_vectors_on_processors_of_several_nodes(
+    mode: str, compile_c: Callable[..., Path], run_both: Runner, tmp_path: Path
+) -> None:
+    """Processors are stopped before AVX whichever node's tree they walk."""
+    template = tmp_path / "emulate.toml"
+    template.write_text(f"[features]\nemulate = [{', '.join(map(repr, VECTORS + LEGACY))}]\n")
+    options = ["--cpu", str(template), "--nodes", "2", "--page-tables", mode, "--verify-page-tables"]
+    run_both([compile_c("emulated_functions", *FLAGS)], options=options, timeout=100)
+
+
+@pytest.mark.emulated(alone=True)
+@pytest.mark.timeout(150)
 def test_glibc_chooses_and_uses_emulated_vectors(run_both: Runner, tmp_path: Path) -> None:
     """Its string functions take AVX2 when it is announced, its linker saves the registers with XSAVE."""
     template = tmp_path / "emulate.toml"
