@@ -1,0 +1,284 @@
+"""A picture of the platform for whoever shows it: it follows the store, and tells each subscriber what is new.
+
+What waits for a slow subscriber is the latest of every key: bounded by how many keys there are, never by time. A
+subscriber that was away is told only what is newer than the revision it knows. One event loop owns a view.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from enisle.errors import NotFound
+from enisle.tasks.records import Lock, Task
+from enisle.tasks.states import ENDED
+from enisle.tasks.store import Entry, Store, Value
+
+REMEMBERED = 10_000
+"""Keys that are gone, of which a subscriber that was away can be told."""
+KINDS = {
+    "task": "task",
+    "lock": "lock",
+    "host": "host",
+    "res": "record",
+    "token": "token",
+    "cfg": "cfg",
+    "dead": "dead",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new of one key. Kinds: task, lock, host, record, progress, live, token, dead; `current`: all is told;
+    `reset`: what was told before may hold what is gone. `value` None: gone. Progress and live have no revision: 0.
+    """
+
+    kind: str
+    id: str
+    value: Any
+    revision: int
+
+
+class Subscription:
+    """What is new since it was last asked. `async with view.subscribe() as subscription: await subscription.news()`."""
+
+    def __init__(self, view: "View", since: int | None) -> None:
+        self._view, self._since = view, since
+        self._waiting: OrderedDict[tuple[str, str], News] = OrderedDict()
+        self._something = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._view.ready()
+        self._view.enrol(self, self._since)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._view.subscriptions.discard(self)
+
+    def put(self, news: News) -> None:
+        self._waiting.pop((news.kind, news.id), None)
+        self._waiting[news.kind, news.id] = news
+        self._something.set()
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def news(self) -> list[News]:
+        """Return what is new, oldest first, at least one; the wait may be cancelled without losing any."""
+        while not self._waiting:
+            self._something.clear()
+            await self._something.wait()
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        return waiting
+
+
+class View:
+    """`View(store, progress)`: run `run()` in a task group, then read. Mappings are by id, or by `kind.id`."""
+
+    def __init__(self, store: Store, progress: Store) -> None:
+        self._store, self._progress_store = store, progress
+        self.revision, self.epoch = 0, "0"
+        self.tasks: dict[str, Task] = {}
+        self.locks: dict[str, Lock] = {}
+        self.hosts: dict[str, Value] = {}
+        self.records: dict[str, Value] = {}
+        self.progress: dict[str, Value] = {}
+        self.live: dict[str, Value] = {}
+        self.tokens: dict[str, Value] = {}
+        self.dead: dict[str, Value] = {}
+        """Hosts an operator declared dead, and why."""
+        self.subscriptions: set[Subscription] = set()
+        self._revisions: dict[tuple[str, str], int] = {}
+        self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._complete_since = 0
+        """What went before this revision is not remembered."""
+        self._followers: dict[str, set[Subscription]] = {}
+        self._places: dict[str, dict[str, dict[str, Value]]] = {"progress": {}, "live": {}}
+        """By kind and id: what each key that tells of it says."""
+        self._mappings: dict[str, dict[str, Any]] = {
+            "task": self.tasks,
+            "lock": self.locks,
+            "host": self.hosts,
+            "record": self.records,
+            "progress": self.progress,
+            "live": self.live,
+            "token": self.tokens,
+            "dead": self.dead,
+            "cfg": {},
+        }
+        self._told: dict[str, set[str] | None] = {"store": None, "progress": None}
+        self._current = {"store": asyncio.Event(), "progress": asyncio.Event()}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow("store", self._store))
+            group.create_task(self._follow("progress", self._progress_store))
+
+    async def ready(self) -> None:
+        """Wait until everything there is has been told."""
+        for event in self._current.values():
+            await event.wait()
+
+    # ---- for subscribers -------------------------------------------------------------------------------------------
+
+    def subscribe(self, since: int | None = None) -> Subscription:
+        """Return a subscription: everything, or what is newer than a revision, then `current`, then what becomes."""
+        return Subscription(self, since)
+
+    def enrol(self, subscription: Subscription, since: int | None) -> None:
+        if since is not None and since < self._complete_since:
+            subscription.put(News("reset", "", None, self.revision))
+            since = None
+        known = sorted((revision, key) for key, revision in self._revisions.items() if revision > (since or 0))
+        gone = [(revision, key) for key, revision in self._gone.items() if since is not None and revision > since]
+        for revision, (kind, identity) in sorted([*known, *gone]):
+            subscription.put(News(kind, identity, self._mappings[kind].get(identity), revision))
+        for kind in ("progress", "live"):
+            for identity, value in self._mappings[kind].items():
+                subscription.put(News(kind, identity, value, 0))
+        subscription.put(News("current", "", None, self.revision))
+        self.subscriptions.add(subscription)
+
+    async def follow(self, task: str) -> AsyncIterator[Task]:
+        """Yield a task as it is and after each change, to its end. Raises NotFound."""
+        await self.ready()
+        if task not in self.tasks:
+            raise NotFound(f"there is no task {task}", "", "`enisle task ls`")
+        single = Subscription(self, None)
+        self._followers.setdefault(task, set()).add(single)
+        try:
+            yield (last := self.tasks[task])
+            while last.state not in ENDED:
+                for news in await single.news():
+                    if news.value is None:
+                        raise NotFound(f"task {task} is gone", "", "`enisle task ls`")
+                    yield (last := news.value)
+        finally:
+            self._followers[task].discard(single)
+            if not self._followers[task]:
+                del self._followers[task]
+
+    # ---- the picture -----------------------------------------------------------------------------------------------
+
+    async def _follow(self, which: str, store: Store) -> None:
+        async for entry in store.watch(""):
+            if entry is None:
+                self._told[which] = set()
+                continue
+            if entry.key:
+                told = self._told[which]
+                if told is not None:
+                    told.add(entry.key)
+                (self._learn if which == "store" else self._learn_fleeting)(entry)
+            if entry.current:
+                self._settle(which)
+
+    def _settle(self, which: str) -> None:
+        """All was told: what we have and were not told is gone."""
+        told = self._told[which]
+        if told is None:
+            return
+        self._told[which] = None
+        if which == "store":
+            if not self._current[which].is_set():
+                self._complete_since = self.revision
+            prefixes = {kind: prefix for prefix, kind in KINDS.items()}
+            for kind, identity in list(self._revisions):
+                if f"{prefixes[kind]}.{identity}" not in told:
+                    self._change(kind, identity, None, self.revision)
+        else:
+            places = [place for kind in self._places.values() for one in kind.values() for place in one]
+            for place in places:
+                if place not in told:
+                    self._learn_fleeting(Entry(place, None, 0))
+        self._current[which].set()
+        if all(event.is_set() for event in self._current.values()):
+            for task in self.progress.keys() - self.tasks.keys():
+                self._drop_progress(task)
+
+    def _learn(self, entry: Entry) -> None:
+        prefix, _, identity = entry.key.partition(".")
+        self.revision = max(self.revision, entry.revision)
+        kind = KINDS.get(prefix)
+        if kind is None:
+            return
+        if entry.revision <= max(self._revisions.get((kind, identity), 0), self._gone.get((kind, identity), 0)):
+            return
+        if entry.key == "cfg.epoch" and entry.value:
+            self.epoch = str(entry.value.get("epoch", 0))
+        value: Any = entry.value
+        if value is not None:
+            value = {"task": Task.from_value, "lock": Lock.from_value}.get(kind, _same)(value)
+        elif (kind, identity) not in self._revisions:
+            self._remember_gone(kind, identity, entry.revision)
+            return
+        self._change(kind, identity, value, entry.revision)
+
+    def _change(self, kind: str, identity: str, value: Any, revision: int) -> None:
+        if value is None:
+            self._mappings[kind].pop(identity, None)
+            self._revisions.pop((kind, identity), None)
+            self._remember_gone(kind, identity, revision)
+        else:
+            self._mappings[kind][identity] = value
+            self._revisions[kind, identity] = revision
+            self._gone.pop((kind, identity), None)
+        if kind == "task" and (value is None or value.state in ENDED):
+            self._drop_progress(identity)
+        self._tell(News(kind, identity, value, revision))
+
+    def _remember_gone(self, kind: str, identity: str, revision: int) -> None:
+        self._gone.pop((kind, identity), None)
+        self._gone[kind, identity] = revision
+        while len(self._gone) > REMEMBERED:
+            _, forgotten = self._gone.popitem(last=False)
+            self._complete_since = max(self._complete_since, forgotten)
+
+    def _learn_fleeting(self, entry: Entry) -> None:
+        """Take progress (`prog.<host>.<task>`) or actual state (`live.<host>.<kind>.<id>`)."""
+        prefix, _, identity = entry.key.split(".", 2) if entry.key.count(".") >= 2 else ("", "", "")
+        kind = {"prog": "progress", "live": "live"}.get(prefix)
+        if kind is None:
+            return
+        mapping, places = self._mappings[kind], self._places[kind].setdefault(identity, {})
+        if entry.value is None:
+            old = places.pop(entry.key, None)
+            if not places:
+                del self._places[kind][identity]
+            if old is not None and mapping.get(identity) is old:
+                del mapping[identity]
+                self._tell(News(kind, identity, None, 0))
+        elif kind == "live" or self._is_newer_progress(identity, entry.value):
+            places[entry.key] = mapping[identity] = entry.value
+            self._tell(News(kind, identity, entry.value, 0))
+
+    def _is_newer_progress(self, task: str, value: Value) -> bool:
+        known, last = self.tasks.get(task), self.progress.get(task)
+        if known is not None and known.state in ENDED:
+            return False
+        return last is None or _how_far(value) >= _how_far(last)
+
+    def _drop_progress(self, task: str) -> None:
+        self._places["progress"].pop(task, None)
+        if self.progress.pop(task, None) is not None:
+            self._tell(News("progress", task, None, 0))
+
+    def _tell(self, news: News) -> None:
+        for subscription in self.subscriptions:
+            subscription.put(news)
+        if news.kind == "task":
+            for subscription in self._followers.get(news.id, ()):
+                subscription.put(news)
+
+
+def _how_far(progress: Value) -> tuple[int, float]:
+    return int(progress.get("attempt", 0)), float(progress.get("fraction", 0))
+
+
+def _same(value: Value) -> Value:
+    return value
