@@ -114,6 +114,7 @@ def _mourn(services: Services, ended: "asyncio.Task[None]") -> None:
     """End a process that no longer follows the store: a new one does better than this one's guesses."""
     if not ended.cancelled():
         log.critical("this process no longer follows the store", exc_info=ended.exception())
+        services.lost.append(ended.exception())
         services.closing.set()
 
 

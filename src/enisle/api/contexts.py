@@ -1,6 +1,6 @@
 """Platforms by their names, with what is needed to speak to them: one file of the user's, for nobody else's eyes.
 
-`$XDG_CONFIG_HOME/enisle/contexts.json` (else `~/.config`): {"current": NAME, "contexts": {NAME: {"url", "token", "ca"}}}.
+`$XDG_CONFIG_HOME/enisle/contexts.json` (else `~/.config`) says for each its address, its token and whom to trust.
 A change replaces the file as a whole, under a lock; whoever reads sees the old or the new one.
 """
 

@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from enisle.errors import EnisleError, GuestError, HostError, InvalidRequest, NotFound, StateError
+from enisle.tasks import Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("enisle.api")
@@ -108,6 +109,8 @@ def answer(error: Exception) -> Response:
         return Response(encode(told), 500, media_type=MEDIA_TYPE)
     told = document(error)
     headers = error.headers if isinstance(error, HttpProblem) else {}
+    if told["status"] == 503 and isinstance(error, Unavailable):
+        headers = {"Retry-After": "1"}  # it passes by itself: the engine is starting, or elects a leader
     if told["status"] == 429:
         headers = {"Retry-After": "5", **headers}
     return Response(encode(told), told["status"], headers, MEDIA_TYPE)

@@ -112,4 +112,6 @@ class Services:
     state: Path
     console: Path | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: list[BaseException | None] = field(default_factory=list[BaseException | None])
+    """Why the store could no longer be followed; then the process ends."""
     measures: Measures = field(default_factory=Measures)

@@ -1,0 +1,136 @@
+"""The real services of an app: the engine's stores, the view on them, the operations of `control`.
+
+Everything lives as long as the context; what only the first use shows to be broken is told by `Health`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from enisle.api.auth import Guard
+from enisle.api.services import Health, Json, Services
+from enisle.api.tokens import TokenBook, local_token
+from enisle.control import IslandSpec, Operations, Places, VmSpec, host_routines
+from enisle.tasks import (
+    CONTROL,
+    OBJECTS,
+    PROGRESS,
+    History,
+    JetStream,
+    Objects,
+    Questions,
+    Safety,
+    Store,
+    Tasks,
+    Unavailable,
+    View,
+    admit_host,
+    check_store,
+    engine_address,
+    expel_host,
+)
+
+CONSOLE = Path(__file__).parent / "console"
+LEASE = "lease.dispatcher"
+ANSWERS_S = 2.0
+FRESH_S = 1.0
+"""A verdict on the platform's health is asked for again after this time."""
+BEHIND_S = 4.0
+"""How long a view may not have seen what the engine's leader already had."""
+
+
+class Doctor:
+    """Finds out whether the platform works; asked often, it looks once a second."""
+
+    def __init__(self, store: Store, view: View, safety: Safety) -> None:
+        self._store, self._view, self._safety = store, view, safety
+        self._verdict, self._looked_at = Health(), 0.0
+        self._looking = asyncio.Lock()
+        self._known: list[tuple[float, int]] = []
+
+    async def look(self) -> Health:
+        async with self._looking:
+            if time.monotonic() - self._looked_at > FRESH_S:
+                reasons = await self._reasons()
+                safe_mode = "" if self._safety.ok else self._safety.reason
+                self._verdict, self._looked_at = Health(tuple(reasons), safe_mode), time.monotonic()
+            return self._verdict
+
+    async def _reasons(self) -> list[str]:
+        try:
+            async with asyncio.timeout(ANSWERS_S):
+                lease = await self._store.get_leader(LEASE)
+        except (TimeoutError, Unavailable):
+            return ["the engine does not answer"]
+        reasons = [] if lease.value else ["no dispatcher leads: tasks are kept, and wait"]
+        return reasons + self._behind(lease.revision)
+
+    def _behind(self, revision: int) -> list[str]:
+        """The dispatcher renews its lease, so the view must learn of something newer all the time."""
+        now = time.monotonic()
+        self._known = [(then, seen) for then, seen in self._known if seen > self._view.revision]
+        if revision > self._view.revision:
+            self._known.append((now, revision))
+        if self._known and now - self._known[0][0] > BEHIND_S:
+            return [f"the view is behind: it has revision {self._view.revision}, the engine {revision}"]
+        return []
+
+
+@asynccontextmanager
+async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerator[Services, None]:
+    """Raises HostError, StateError when the engine is not there."""
+    url = places.read_engine_url()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(JetStream(url, bucket=CONTROL))
+        progress = await stack.enter_async_context(JetStream(url, bucket=PROGRESS))
+        objects = Objects(await stack.enter_async_context(JetStream(url, bucket=OBJECTS)))
+        questions = await stack.enter_async_context(Questions(url))
+        history = stack.enter_context(History(places.history))
+        view = View(store, progress, history)
+        safety = await check_store(store, places.engine)
+        book = TokenBook(store, await asyncio.to_thread(local_token, places.token))
+
+        def tasks(tenant: str, actor: str) -> Tasks:
+            return Tasks(store, tenant, actor)
+
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        following = group.create_task(view.run())
+        stack.callback(following.cancel)
+        async with asyncio.timeout(30):
+            await view.ready()
+        yield Services(
+            tasks=tasks,
+            view=view,
+            operations=Operations(tasks, view, questions, objects, history),
+            book=book,
+            guard=Guard(book, names),
+            history=history,
+            routines=_known_routines(),
+            health=Doctor(store, view, safety).look,
+            admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine, name, key),
+            expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),
+            island_spec=IslandSpec,
+            vm_spec=VmSpec,
+            state=places.directory,
+            console=CONSOLE,
+        )
+
+
+def _admit(engine: Path, name: str, key: str) -> Json:
+    """Let a host in; return what it needs to reach the engine."""
+    admit_host(engine, name, key)
+    address = engine_address(engine)
+    return {"engine_url": address.hosts_url, "ca": address.ca.read_text() if address.ca else "", "host": name}
+
+
+def _known_routines() -> Callable[[], list[Json]]:
+    routines: Any = host_routines()
+    told: list[Json] = []
+    for name in routines.names():
+        one = routines.get(name)
+        parameters = {key: {"type": kind.__name__, "needed": needed} for key, (kind, needed) in one.parameters.items()}
+        told.append({"name": name, "usage": one.usage, "parameters": parameters})
+    return lambda: told

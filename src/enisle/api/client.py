@@ -1,0 +1,401 @@
+"""The Python client: islands, tasks, machines, hosts and tokens of a platform.
+
+    with Platform() as platform, platform.islands.create(memory="256M") as island:
+        print(island.exec(["uname", "-a"]).stdout)
+
+Errors come back as the kinds of `enisle.errors`. What changes something carries a key, so it is asked again when an
+answer is lost, and done once. Any thread may use a platform; its iterators belong to one.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+
+from enisle.api import schemas
+from enisle.api.reaching import (
+    PATIENCE_S,
+    EventReader,
+    Json,
+    error_of,
+    find_address,
+    is_worth_asking_again,
+    lost,
+    new_key,
+    pauses,
+)
+from enisle.api.results import ENDED, Event, Result, Text, command_body, island_body, require_done
+
+Kind = TypeVar("Kind")
+Output = Callable[[bytes], object]
+
+
+class Platform:
+    """A platform. Without an address: ENISLE_URL, else the current context, else the one of this computer."""
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, ca: str = "") -> None:
+        address = find_address(url, token)
+        self.url = address.url
+        self._http = httpx.Client(**(address._replace(ca=ca) if ca else address).options())
+        self.tasks, self.islands, self.vms = TaskList(self), IslandList(self), VmList(self)
+        self.hosts, self.tokens = HostList(self), TokenList(self)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, method: str, path: str, kind: type[Kind], key: str = "", **more: Any) -> Kind:
+        """Return an answer. Raises EnisleError. Asked again when lost, if it is a GET or has a key."""
+        if key:
+            more.setdefault("headers", {})["Idempotency-Key"] = key
+        response = self._send(method, path, bool(key) or method in ("GET", "DELETE"), more)
+        if kind is bytes:
+            return response.content  # pyright: ignore[reportReturnType]
+        return msgspec.json.decode(response.content or b"null", type=kind)
+
+    def _send(self, method: str, path: str, again: bool, more: Json) -> httpx.Response:
+        deadline = time.monotonic() + PATIENCE_S
+        for pause in pauses():
+            try:
+                response = self._http.request(method, path, **more)
+                if response.is_success:
+                    return response
+                problem = error_of(response)
+                again = again and is_worth_asking_again(response)
+            except httpx.TransportError as error:
+                problem = lost(self.url, error)
+            if not again or time.monotonic() + pause > deadline:
+                raise problem
+            time.sleep(pause)
+        raise AssertionError
+
+    def events(self) -> Iterator[Event]:
+        """Yield everything that is, `current`, then what changes, for ever; resumed where it broke off."""
+        for name, told in self.stream("/v1/events"):
+            yield Event(name, str(told.get("id", "")), told.get("value"))
+
+    def stream(self, path: str, **query: Any) -> Iterator[tuple[str, Any]]:
+        """Yield a stream's events; a connection that breaks is made again. Raises EnisleError."""
+        reader, since = EventReader(), time.monotonic()
+        for pause in pauses():
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": reader.last} if reader.last else {})
+            try:
+                with self._http.stream("GET", path, params=query, headers=headers) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise error_of(response)
+                    for line in response.iter_lines():
+                        since = time.monotonic()
+                        if event := reader.feed(line):
+                            yield event
+                            if event[0] in ("end", "problem"):
+                                return
+            except httpx.TransportError as error:
+                if time.monotonic() - since > PATIENCE_S:
+                    raise lost(self.url, error) from error
+            reader = reader.again()
+            time.sleep(pause)
+
+    def health(self) -> schemas.Health:
+        """Return whether the platform works, and why not."""
+        response = self._http.get("/healthz")
+        return msgspec.json.decode(response.content, type=schemas.Health)
+
+
+class TaskList:
+    """The tasks of a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def submit(
+        self,
+        routine: str,
+        arguments: Mapping[str, Any] | None = None,
+        resources: Sequence[tuple[str, str] | tuple[str, str, str]] = (),
+        *,
+        key: str = "",
+        **more: Any,
+    ) -> schemas.Task:
+        """Submit a task and return it at once; `resources` are (kind, id) or (kind, id, mode).
+
+        `more`: host, placement, attempts, deadline_s, if_blocked. Raises InvalidRequest, StateError when blocked.
+        """
+        held = [dict(zip(("kind", "id", "mode"), one, strict=False)) for one in resources]
+        body = {"routine": routine, "arguments": dict(arguments or {}), "resources": held, **more}
+        return self._platform.ask("POST", "/v1/tasks", schemas.Task, key or new_key(), json=body)
+
+    def get(self, task: str, wait: float = 0) -> schemas.Task:
+        """Return a task, after at most `wait` seconds when it ends later. Raises NotFound."""
+        return self._platform.ask("GET", f"/v1/tasks/{task}", schemas.Task, params={"wait": min(30.0, wait)})
+
+    def list(self, state: str = "", resource: str = "", routine: str = "") -> Iterator[schemas.Task]:
+        """Yield tasks, newest first; pages are asked for as they are needed."""
+        query = {"state": state, "resource": resource, "routine": routine, "limit": 100, "cursor": ""}
+        while True:
+            page = self._platform.ask("GET", "/v1/tasks", schemas.TaskPage, params=query)
+            yield from page.items
+            if not page.next:
+                return
+            query["cursor"] = page.next
+
+    def wait(self, task: str, timeout: float | None = None) -> schemas.Task:
+        """Return a task at its end. Raises TimeoutError, NotFound."""
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        while True:
+            left = deadline - time.monotonic()
+            found = self.get(task, max(0.0, min(25.0, left)))
+            if found.state in ENDED:
+                return found
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"task {task} is {found.state} after {timeout} s")
+
+    def cancel(self, task: str, why: str = "") -> schemas.Task:
+        """Ask for the end of a task. Raises StateError when it has ended."""
+        return self._platform.ask("POST", f"/v1/tasks/{task}/cancel", schemas.Task, json={"why": why})
+
+    def retry(self, task: str) -> schemas.Task:
+        """Submit an ended task again."""
+        return self._platform.ask("POST", f"/v1/tasks/{task}/retry", schemas.Task, json={})
+
+    def output(self, task: str) -> Iterator[schemas.Chunk]:
+        """Yield what a task's command writes, as it comes, to its end."""
+        for name, told in self._platform.stream(f"/v1/tasks/{task}/output"):
+            if name == "chunk":
+                yield msgspec.convert(told, schemas.Chunk)
+
+    def routines(self) -> Sequence[schemas.RoutineEntry]:
+        return self._platform.ask("GET", "/v1/routines", schemas.RoutineList).items
+
+    def resources(self) -> Sequence[schemas.HeldResource]:
+        return self._platform.ask("GET", "/v1/resources", schemas.ResourceList).items
+
+    def unlock(self, kind: str, id: str, reason: str) -> schemas.Freed:
+        """Unlock a resource, as an operator. Raises StateError when it is not locked."""
+        path = f"/v1/resources/{kind}/{id}/unlock"
+        return self._platform.ask("POST", path, schemas.Freed, json={"reason": reason})
+
+
+class IslandList:
+    """The islands of a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def create(
+        self,
+        *,
+        name: str = "",
+        memory: str | int = "",
+        program: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = 60,
+        **more: Any,
+    ) -> "PlatformIsland":
+        """Make an island and return it when it runs; `more` as for `enisle.Island`, and `host`.
+
+        Raises InvalidRequest, StateError when the name is taken, TaskFailed, TimeoutError.
+        """
+        body = island_body(program, env, {"name": name, "memory": memory, **more})
+        task = self._platform.ask("POST", "/v1/islands", schemas.Task, new_key(), json=body)
+        done = require_done(self._platform.tasks.wait(task.id, timeout))
+        return self.get(str(done.arguments["name"]))
+
+    def get(self, name: str) -> "PlatformIsland":
+        """Return an island. Raises NotFound."""
+        found = self._platform.ask("GET", f"/v1/islands/{name}", schemas.Island)
+        return PlatformIsland(self._platform, found)
+
+    def list(self) -> Sequence["PlatformIsland"]:
+        found = self._platform.ask("GET", "/v1/islands", schemas.Islands)
+        return [PlatformIsland(self._platform, one) for one in found.items]
+
+
+class PlatformIsland:
+    """An island of a platform. As a context manager it is removed at the end."""
+
+    def __init__(self, platform: Platform, seen: schemas.Island) -> None:
+        self._platform, self.name, self.seen = platform, seen.name, seen
+        self.files = IslandFiles(platform, seen.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove(force=True)
+
+    def refresh(self) -> schemas.Island:
+        """Look again and return what is seen. Raises NotFound."""
+        self.seen = self._platform.ask("GET", f"/v1/islands/{self.name}", schemas.Island)
+        return self.seen
+
+    def start_command(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        stdin: bytes | str = b"",
+        timeout: float | None = None,
+        if_blocked: str = "wait",
+    ) -> schemas.Task:
+        """Submit a command and return its task at once; a text is given to `sh -c`."""
+        body = command_body(argv, env, cwd, stdin, timeout) | {"if_blocked": if_blocked}
+        return self._platform.ask("POST", f"/v1/islands/{self.name}/exec", schemas.Task, new_key(), json=body)
+
+    def exec(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        on_stdout: Output | None = None,
+        on_stderr: Output | None = None,
+        **more: Any,
+    ) -> Result:
+        """Run a command to its end; output is passed on as it comes. `more` as for `start_command`.
+
+        Raises TaskFailed when it could not be run, StateError when it was cancelled.
+        """
+        task, text = self.start_command(argv, **more), Text()
+        for name, told in self._platform.stream(f"/v1/tasks/{task.id}/output"):
+            if name == "chunk":
+                chunk = msgspec.convert(told, schemas.Chunk)
+                content, listener = text.add(chunk), on_stderr if chunk.stream == "stderr" else on_stdout
+                if listener:
+                    listener(content)
+            elif name == "end":
+                text.truncated = bool(told.get("truncated"))
+        return text.result(require_done(self._platform.tasks.wait(task.id)))
+
+    def logs(self, follow: bool = False) -> Iterator[bytes]:
+        """Yield what the island's program wrote, and with `follow` what it writes until it ends."""
+        if follow:
+            for name, told in self._platform.stream(f"/v1/islands/{self.name}/logs"):
+                if name == "chunk":
+                    yield Text().add(msgspec.convert(told, schemas.Chunk))
+            return
+        after = 0
+        while True:
+            told = self._platform.ask("GET", f"/v1/islands/{self.name}/logs", schemas.Output, params={"after": after})
+            yield from (Text().add(chunk) for chunk in told.chunks)
+            if not told.chunks:
+                return
+            after = told.next
+
+    def processes(self) -> Sequence[Json]:
+        return self._platform.ask("GET", f"/v1/islands/{self.name}/processes", schemas.Things).items
+
+    def statistics(self) -> Json:
+        return self._platform.ask("GET", f"/v1/islands/{self.name}/statistics", dict[str, Any])
+
+    def start(self) -> None:
+        self._do("POST", "/start")
+
+    def stop(self) -> None:
+        self._do("POST", "/stop")
+
+    def remove(self, force: bool = False) -> None:
+        """Remove it; one that runs only with `force`."""
+        self._do("DELETE", "", params={"force": "1" if force else "0"})
+
+    def _do(self, method: str, what: str, **more: Any) -> None:
+        if method == "POST":
+            more["json"] = {}
+        task = self._platform.ask(method, f"/v1/islands/{self.name}{what}", schemas.Task, new_key(), **more)
+        require_done(self._platform.tasks.wait(task.id))
+
+
+class IslandFiles:
+    """The files of an island."""
+
+    def __init__(self, platform: Platform, name: str) -> None:
+        self._platform, self._base = platform, f"/v1/islands/{name}"
+
+    def read(self, path: str) -> bytes:
+        """Raises NotFound, StateError."""
+        return self._platform.ask("GET", f"{self._base}/files", bytes, params={"path": path})
+
+    def write(self, path: str, content: bytes | str, mode: int | None = None) -> None:
+        """Make `content` the whole of a file (at most 16 MiB)."""
+        query = {"path": path} | ({"mode": f"{mode:o}"} if mode is not None else {})
+        raw = content.encode() if isinstance(content, str) else content
+        headers = {"Content-Type": "application/octet-stream"}
+        task = self._platform.ask(
+            "PUT", f"{self._base}/files", schemas.Task, new_key(), params=query, content=raw, headers=headers
+        )
+        require_done(self._platform.tasks.wait(task.id))
+
+    def list(self, path: str = "/") -> Sequence[Json]:
+        return self._platform.ask("GET", f"{self._base}/listing", schemas.Things, params={"path": path}).items
+
+
+class VmList:
+    """The full Linux machines of a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def list(self) -> Sequence[schemas.Vm]:
+        return self._platform.ask("GET", "/v1/vms", schemas.Vms).items
+
+    def get(self, name: str) -> schemas.Vm:
+        return self._platform.ask("GET", f"/v1/vms/{name}", schemas.Vm)
+
+    def run(self, kernel: str, **more: Any) -> schemas.Task:
+        """Boot a kernel; `more`: name, initrd, append, memory, processors, disks, accelerator, host."""
+        body = {"kernel": kernel, **more}
+        return self._platform.ask("POST", "/v1/vms", schemas.Task, new_key(), json=body)
+
+    def act(self, name: str, action: str, **more: Any) -> schemas.Task:
+        """Submit `stop`, `pause`, `resume`, or `introspect` with its view."""
+        return self._platform.ask("POST", f"/v1/vms/{name}/{action}", schemas.Task, new_key(), json=more)
+
+    def remove(self, name: str) -> schemas.Task:
+        return self._platform.ask("DELETE", f"/v1/vms/{name}", schemas.Task, new_key())
+
+
+class HostList:
+    """The hosts of a platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def list(self) -> Sequence[schemas.Host]:
+        return self._platform.ask("GET", "/v1/hosts", schemas.Hosts).items
+
+    def get(self, name: str) -> schemas.Host:
+        return self._platform.ask("GET", f"/v1/hosts/{name}", schemas.Host)
+
+    def declare_dead(self, name: str, reason: str) -> schemas.Given:
+        path = f"/v1/hosts/{name}/declare-dead"
+        return self._platform.ask("POST", path, schemas.Given, json={"reason": reason})
+
+    def remove(self, name: str) -> None:
+        self._platform.ask("DELETE", f"/v1/hosts/{name}", type(None))
+
+
+class TokenList:
+    """The tokens of a platform; needs the scope admin."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def create(
+        self, name: str, scopes: Sequence[str] = ("read",), tenant: str = "default", expires_s: float = 0
+    ) -> schemas.TokenEntry:
+        """Make a token; its secret is in `token`, this once."""
+        body = {"name": name, "scopes": list(scopes), "tenant": tenant, "expires_s": expires_s}
+        return self._platform.ask("POST", "/v1/tokens", schemas.TokenEntry, json=body)
+
+    def list(self) -> Sequence[schemas.TokenEntry]:
+        return self._platform.ask("GET", "/v1/tokens", schemas.TokenList).items
+
+    def revoke(self, token: str) -> None:
+        """Raises NotFound."""
+        self._platform.ask("DELETE", f"/v1/tokens/{token}", type(None))
