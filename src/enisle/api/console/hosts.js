@@ -1,0 +1,69 @@
+// Hosts: where islands, machines and tasks run.
+
+import { to } from "./app.js";
+import { ask, drawDialogs, say } from "./dialogs.js";
+import { h } from "./dom.js";
+import { ago, among, bytes, line, routineName } from "./format.js";
+import { absent, button, detailHead, facts, field, link, listView, state, table } from "./parts.js";
+import { at, call } from "./rest.js";
+import { ended, store } from "./store.js";
+
+const on = (kind, name) => [...store[kind].values()].filter((one) => one.host === name && !(kind === "task" && ended(one)));
+const found = () => [...store.host].map(([name, one]) => ({ name, ...one })).sort((a, b) => a.name.localeCompare(b.name));
+const number = { class: "number" };
+const minor = { class: "number minor" };
+
+const COLUMNS = [
+  ["Name", (one) => link(to("hosts", one.name), one.name), { class: "name", width: "minmax(7rem, 1fr)" }],
+  ["State", (one) => state(one.state)],
+  ["Processors", (one) => one.processors ?? "–", minor],
+  ["Memory", (one) => bytes(one.memory), minor],
+  ["Islands", (one) => String(on("island", one.name).length), number],
+  ["Machines", (one) => String(on("vm", one.name).length), minor],
+  ["Tasks", (one) => String(on("task", one.name).length), number],
+  ["Version", (one) => one.version ?? "–", { class: "minor" }],
+  ["Since", (one) => ago(one.since), { class: "minor" }],
+];
+
+export const hosts = () =>
+  listView("Hosts", line("host", "ls"), found, {
+    columns: COLUMNS,
+    row: ({ name }) => ({ key: name, opens: to("hosts", name), resource: `host.${name}`, cli: line("host", "show", name) }),
+    filter: (one, text) => among(text, one.name, one.state, one.version),
+    lacking: ["No host is here", "Without one, tasks wait. On the machine that shall join, type:", `enisle join --token TOKEN ${location.origin}`],
+  });
+
+export const host = (name) => ({
+  title: name,
+  line: line("host", "show", name),
+  view() {
+    const one = found().find((other) => other.name === name);
+    if (!one) return absent("There is no such host", "It never joined, or was removed.", line("host", "ls"));
+    const live = one.state === "live";
+    const dead = button("Declare dead…", { class: "danger-text", resource: `host.${name}`, disabled: live, title: live ? "it is live" : null, cli: line("host", "declare-dead", "--reason", "…", name), onclick: () => declareDead(name) });
+    return [
+      detailHead("hosts", "Hosts", name, one.state, `host.${name}`, dead),
+      facts([["Address", one.address], ["Processors", one.processors], ["Memory", bytes(one.memory)], ["Version", one.version], ["Since", one.since && ago(one.since)]]),
+      things("Islands", "islands", "island", name), things("Machines", "vms", "vm", name), things("Tasks", "tasks", "task", name),
+    ];
+  },
+});
+
+function things(title, page, kind, name) {
+  const rows = on(kind, name);
+  const id = (one) => (kind === "task" ? one.id : one.name);
+  const columns = [["Name", (one) => link(to(page, id(one)), one.name ?? routineName(one.routine)), { width: "minmax(8rem, 1fr)" }], ["State", (one) => state(one.state)]];
+  return rows.length ? [h("h2", title), table(title, columns, rows, (one) => ({ key: id(one), opens: to(page, id(one)), resource: `${kind}.${id(one)}` }))] : null;
+}
+
+function declareDead(name) {
+  let reason = "";
+  const words = () => line("host", "declare-dead", "--reason", reason || "…", name);
+  ask({
+    title: `Declare ${name} dead?`, label: "Declare dead", danger: true, line: words,
+    text: "Only when it cannot come back by itself: powered off, or cut from its storage. What it runs is given up, its tasks fail, what they hold becomes free.",
+    body: () => field("How do you know?", h("input", { required: true, maxlength: 200, autocomplete: "off", autofocus: true, placeholder: "powered off by hand", oninput: ({ target }) => drawDialogs((reason = target.value)) }), "Kept in the audit."),
+    run: () => call("POST", at`/v1/hosts/${name}/declare-dead`, { body: { reason } }),
+    done: () => say(`${name} is declared dead`, { line: words() }),
+  });
+}
