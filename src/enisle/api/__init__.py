@@ -7,12 +7,17 @@ every error says what to do, and what a page shows is what the platform knows. N
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from enisle.api import context_file as contexts
     from enisle.api.client import Platform as Platform
     from enisle.api.client import PlatformIsland as PlatformIsland
     from enisle.api.client_async import AsyncPlatform as AsyncPlatform
     from enisle.api.client_async import AsyncPlatformIsland as AsyncPlatformIsland
     from enisle.api.codes import sign_in_code as sign_in_code
+    from enisle.api.contexts import changed_contexts as changed_contexts
+    from enisle.api.contexts import contexts_file as contexts_file
+    from enisle.api.contexts import find_context as find_context
+    from enisle.api.contexts import load_contexts as load_contexts
+    from enisle.api.contexts import require_context_name as require_context_name
+    from enisle.api.contexts import use_context as use_context
     from enisle.api.results import Event as Event
     from enisle.api.results import Result as Result
     from enisle.api.results import TaskFailed as TaskFailed
@@ -26,9 +31,14 @@ _MODULES = {
     "PlatformIsland": "client",
     "Result": "results",
     "TaskFailed": "results",
-    "contexts": "context_file",
+    "changed_contexts": "contexts",
+    "contexts_file": "contexts",
+    "find_context": "contexts",
+    "load_contexts": "contexts",
     "local_token": "tokens",
+    "require_context_name": "contexts",
     "sign_in_code": "codes",
+    "use_context": "contexts",
 }
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
 
@@ -38,5 +48,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    module = import_module(f"enisle.api.{_MODULES[name]}")
-    return module if name == "contexts" else getattr(module, name)
+    return getattr(import_module(f"enisle.api.{_MODULES[name]}"), name)

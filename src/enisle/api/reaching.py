@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from enisle.api import context_file
+from enisle.api.contexts import find_context, load_contexts
 from enisle.errors import EnisleError, GuestError, HostError, InvalidRequest, NotFound, StateError
 from enisle.records import Record
 
@@ -59,21 +59,16 @@ def find_address(url: str | None = None, token: str | None = None) -> Address:
     url = url or os.environ.get("ENISLE_URL") or ""
     token = token or os.environ.get("ENISLE_TOKEN") or ""
     if not url:
-        known = context_file.load()
-        if known.current:
-            context = known.get()
-            return Address(context.url, token or context.token, context.ca)
+        if load_contexts()["current"]:
+            known = find_context()
+            return Address(known["url"], token or known["token"], known["ca"])
         url, token = _local(token)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise InvalidRequest(f"{url!r} is not the address of a platform", "it is no URL", "http://127.0.0.1:PORT")
-    for context in context_file.load().contexts.values() if not token else ():
-        if context.url == url.rstrip("/"):
-            return context_to_address(context)
+    for known in load_contexts()["contexts"].values() if not token else ():
+        if known["url"] == url.rstrip("/"):
+            return Address(**known)
     return Address(url.rstrip("/"), token)
-
-
-def context_to_address(context: context_file.Context) -> Address:
-    return Address(context.url, context.token, context.ca)
 
 
 def _local(token: str) -> tuple[str, str]:
