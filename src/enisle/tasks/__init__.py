@@ -5,13 +5,16 @@ what a task does: routines come in from above. Promises: starting a task and tak
 is its end and letting go; whoever acts carries a fencing token; what was acknowledged survives the death of anybody.
 """
 
-from enisle.tasks.agent import Agent
+from enisle.tasks.admission import EngineAddress, admit_host, admitted, engine_address, expel_host
+from enisle.tasks.agent import Agent, AgentStatistics
 from enisle.tasks.client import Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
-from enisle.tasks.jetstream import CONTROL, PROGRESS, JetStream
+from enisle.tasks.identity import Identity, identity_of, new_identity
+from enisle.tasks.jetstream import CONTROL, OBJECTS, PROGRESS, JetStream
 from enisle.tasks.journal import Journal, StaleToken
 from enisle.tasks.names import require_token, task_id
+from enisle.tasks.objects import Objects
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import plan
 from enisle.tasks.questions import Questions
@@ -31,18 +34,21 @@ from enisle.tasks.records import (
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
+from enisle.tasks.view import News, Subscription, View
 
 __all__ = [
     "CONTROL",
     "ENDED",
     "EXCLUSIVE",
     "FAIL",
+    "OBJECTS",
     "PINNED",
     "PROGRESS",
     "RETRYABLE",
     "SHARED",
     "WAIT",
     "Agent",
+    "AgentStatistics",
     "Blocked",
     "Change",
     "Conflict",
@@ -50,12 +56,16 @@ __all__ = [
     "Dispatcher",
     "DispatcherStatistics",
     "Engine",
+    "EngineAddress",
     "Entry",
     "Failure",
+    "Identity",
     "JetStream",
     "Journal",
     "Lease",
     "Lock",
+    "News",
+    "Objects",
     "Picture",
     "Questions",
     "Request",
@@ -65,11 +75,19 @@ __all__ = [
     "StaleToken",
     "State",
     "Store",
+    "Subscription",
     "Task",
     "Tasks",
     "Temporary",
     "Unavailable",
+    "View",
+    "admit_host",
+    "admitted",
+    "engine_address",
     "example_routines",
+    "expel_host",
+    "identity_of",
+    "new_identity",
     "plan",
     "require_token",
     "task_id",

@@ -12,12 +12,15 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from enisle.errors import HostError
+from enisle.tasks.connection import connect
+from enisle.tasks.identity import HOST_API
 from enisle.tasks.leases import RenewedLease
 from enisle.tasks.pullwatch import PullWatch
 from enisle.tasks.requests import Requests
@@ -29,6 +32,8 @@ REQUEST_S = 1.0
 """A request in flight when the server dies fails by time alone."""
 PATIENCE_S = 10.0
 """How long a change is tried before Unavailable."""
+LAG_S = 2.0
+"""How long a replica may be behind the leader before what it says is believed."""
 WRONG_SEQUENCE = frozenset({10071, 10164})
 NOT_FOUND = 10037
 MARK = "Enisle-Change"
@@ -56,6 +61,8 @@ CONTROL = Bucket("ctl")
 """The single source of truth: tasks, locks, orders, leases."""
 PROGRESS = Bucket("prog", "memory", 3600)
 """How far tasks are: worth nothing after a restart."""
+OBJECTS = Bucket("obj", "file", 3600)
+"""What is too large for a key."""
 
 
 def stream_configuration(bucket: Bucket, replicas: int) -> dict[str, Any]:
@@ -78,40 +85,45 @@ def stream_configuration(bucket: Bucket, replicas: int) -> dict[str, Any]:
 
 
 class JetStream:
-    """A store on an engine. `async with JetStream(url) as store`."""
+    """A store on an engine. `async with JetStream(url) as store`; a host's with its `seed` and name, `host`."""
 
-    def __init__(self, *urls: str, bucket: Bucket = CONTROL, replicas: int = 1) -> None:
-        self._urls, self._bucket, self._replicas = list(urls), bucket, replicas
+    def __init__(
+        self,
+        *urls: str,
+        bucket: Bucket = CONTROL,
+        replicas: int = 1,
+        seed: str | None = None,
+        ca: Path | str | None = None,
+        host: str = "",
+    ) -> None:
+        assert bool(seed) == bool(host), "a seed is a host's"
+        self._urls, self.bucket, self.replicas = list(urls), bucket, replicas
+        self._seed, self._ca, self.host = seed, ca, host
         self._client = Client()
         self._requests = Requests(self._client, REQUEST_S)
+        self._api = HOST_API if host else "$JS.API."
 
     async def __aenter__(self) -> "JetStream":
+        await connect(self._client, self._urls, self._seed, self._ca)
         try:
-            await self._client.connect(
-                self._urls,
-                error_cb=_ignore,
-                reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType]  # seconds go to asyncio.sleep
-                max_reconnect_attempts=-1,
-                ping_interval=1,
-                connect_timeout=2,
-            )
             await self._requests.open()
-            await self._create_stream()
-        except (OSError, NatsError) as error:
+            if not self.host:
+                await self.create_stream()
+        except BaseException:
             await self._client.close()
-            why = str(error) or type(error).__name__
-            raise HostError("cannot reach the engine", why, "is the platform up? `enisle up`") from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def _create_stream(self) -> None:
-        wanted = stream_configuration(self._bucket, self._replicas)
+    async def create_stream(self) -> None:
+        """Make the stream when there is none. Raises HostError."""
+        wanted = stream_configuration(self.bucket, self.replicas)
         deadline = time.monotonic() + PATIENCE_S
         while True:  # a cluster elects its leader first
             try:
-                answer = await self._ask(f"$JS.API.STREAM.CREATE.{self._bucket.stream}", wanted)
+                answer = await self._ask(f"STREAM.CREATE.{self.bucket.stream}", wanted)
             except Unavailable:
                 answer = {"error": {"description": "no answer"}}
             if not answer.get("error"):
@@ -126,15 +138,17 @@ class JetStream:
     # ---- requests --------------------------------------------------------------------------------------------------
 
     async def _ask(self, subject: str, question: Value) -> Value:
-        return json.loads(await self._requests.ask(subject, json.dumps(question).encode()))
+        return json.loads(await self._requests.ask(self._api + subject, json.dumps(question).encode()))
 
     async def get_leader(self, key: str) -> Entry:
         return (await self._read(key))[0]
 
     async def _read(self, key: str) -> tuple[Entry, str]:
         """Return a key as the leader has it, and the headers of the message that made it so."""
-        question = {"last_by_subj": self._bucket.root + key}
-        answer = await self._patiently(lambda: self._ask(f"$JS.API.STREAM.MSG.GET.{self._bucket.stream}", question))
+        if self.host:
+            return await self._patiently(lambda: self._read_own(key))
+        question = {"last_by_subj": self.bucket.root + key}
+        answer = await self._patiently(lambda: self._ask(f"STREAM.MSG.GET.{self.bucket.stream}", question))
         if error := answer.get("error"):
             if error.get("err_code") == NOT_FOUND:
                 return Entry(key, None, ABSENT), ""
@@ -145,7 +159,18 @@ class JetStream:
         value = None if gone else json.loads(base64.b64decode(message.get("data", "")))
         return Entry(key, value, message["seq"]), headers
 
-    async def _patiently(self, attempt: Any) -> Value:
+    async def _read_own(self, key: str) -> tuple[Entry, str]:
+        """Return a key as a replica has it: the leader's door takes any key, so a host has none to it."""
+        subject = f"{self._api}DIRECT.GET.{self.bucket.stream}.{self.bucket.root}{key}"
+        message = await self._requests.ask_message(subject, b"")
+        headers = message.headers or {}
+        if "Nats-Sequence" not in headers:
+            return Entry(key, None, ABSENT), ""
+        gone = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+        value = None if gone else json.loads(message.data)
+        return Entry(key, value, int(headers["Nats-Sequence"])), headers.get(MARK, "")
+
+    async def _patiently(self, attempt: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -163,6 +188,7 @@ class JetStream:
     async def batch(self, changes: Sequence[Change], ttl_s: float = 0) -> int:
         assert len({change.key for change in changes}) == len(changes) > 0, changes
         deadline, mark = time.monotonic() + PATIENCE_S, uuid.uuid4().hex
+        believed = time.monotonic() + LAG_S
         while True:
             try:
                 answer = await self._publish(changes, ttl_s, mark)
@@ -170,7 +196,7 @@ class JetStream:
                     return answer["seq"]
             except Unavailable as error:
                 answer = {"error": {"err_code": 0, "description": error.why, "silent": True}}
-            if done := await self._settle(changes, mark):
+            if done := await self._settle(changes, mark, bool(self.host) and time.monotonic() < believed):
                 return done
             refusal: Value = answer["error"]
             final = refusal.get("err_code") not in WRONG_SEQUENCE and "silent" not in refusal
@@ -197,37 +223,34 @@ class JetStream:
             if number == len(changes):
                 if len(changes) > 1:
                     headers["Nats-Batch-Commit"] = "1"
-                return json.loads(await self._requests.ask(self._bucket.root + change.key, payload, headers))
+                return json.loads(await self._requests.ask(self.bucket.root + change.key, payload, headers))
             try:
-                await self._client.publish(self._bucket.root + change.key, payload, headers=headers)
+                await self._client.publish(self.bucket.root + change.key, payload, headers=headers)
             except (OSError, NatsError) as error:
                 raise Unavailable("the engine is not there", type(error).__name__, "") from error
         raise AssertionError("no changes")
 
-    async def _settle(self, changes: Sequence[Change], mark: str) -> int:
+    async def _settle(self, changes: Sequence[Change], mark: str, unsure: bool) -> int:
         """Find out what became of a refused or unanswered change: its revision when made, 0 when not.
 
-        Raises Conflict when another's change stands in its place.
+        Raises Conflict when another's change stands in its place. `unsure`: an older one may be a replica that lags.
         """
         last, headers = await self._read(changes[-1].key)
         if mark in headers:
             return last.revision
         for change in changes:
             found = last if change.key == last.key else await self.get_leader(change.key)
-            if found.revision != change.expected:
+            if found.revision > change.expected or (found.revision < change.expected and not unsure):
                 raise Conflict(change.key, change.expected, found.revision)
         return 0
 
     # ---- watching --------------------------------------------------------------------------------------------------
 
     def watch(self, prefix: str) -> AsyncIterator[Entry | None]:
-        return PullWatch(self._client, self._requests, self._bucket.stream, self._bucket.root, prefix).entries()
+        stream, root = self.bucket.stream, self.bucket.root
+        return PullWatch(self._client, self._requests, stream, root, prefix, self._api, self.host).entries()
 
     async def lease(self, key: str, value: Value, ttl_s: float) -> Lease:
         lease = RenewedLease(self, key, value, ttl_s)
         await lease.take()
         return lease
-
-
-async def _ignore(_error: Exception) -> None:
-    """Connection errors show themselves as Unavailable where they matter."""

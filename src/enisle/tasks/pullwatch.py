@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from enisle.tasks.identity import consumer_name
 from enisle.tasks.requests import Requests
 from enisle.tasks.store import Entry, Unavailable
 
@@ -34,8 +35,11 @@ class Silent(Exception):
 class PullWatch:
     """One watch of a key-value stream: of the keys under `prefix`, which ends with a dot, or of the one key it is."""
 
-    def __init__(self, client: Client, requests: Requests, stream: str, root: str, prefix: str) -> None:
+    def __init__(
+        self, client: Client, requests: Requests, stream: str, root: str, prefix: str, api: str, host: str
+    ) -> None:
         self._client, self._requests, self._stream, self._root = client, requests, stream, root
+        self._api, self._name = api, consumer_name(host, prefix.partition(".")[0]) if host else ""
         self._filter = f"{root}{prefix}" + (">" if not prefix or prefix.endswith(".") else "")
         self._seen = 0
 
@@ -60,7 +64,9 @@ class PullWatch:
 
     async def _create(self, afresh: bool) -> tuple[str, int]:
         """Make a consumer; return its name and how many messages wait for it."""
-        name = f"w{uuid.uuid4().hex[:16]}"
+        name = self._name or f"w{uuid.uuid4().hex[:16]}"
+        if self._name:  # a host may use one name for each kind of keys, so what it left behind goes first
+            await self._requests.ask(f"{self._api}CONSUMER.DELETE.{self._stream}.{name}", b"")
         where: dict[str, Any] = {"deliver_policy": "last_per_subject"}
         if not afresh:
             where = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._seen + 1}
@@ -75,7 +81,7 @@ class PullWatch:
             "inactive_threshold": 10_000_000_000,
         }
         question = {"stream_name": self._stream, "config": configuration, "action": "create"}
-        subject = f"$JS.API.CONSUMER.CREATE.{self._stream}.{name}.{self._filter}"
+        subject = f"{self._api}CONSUMER.CREATE.{self._stream}.{name}.{self._filter}"
         answer = json.loads(await self._requests.ask(subject, json.dumps(question).encode()))
         if "error" in answer:
             raise Silent(answer["error"].get("description", ""))
@@ -95,7 +101,7 @@ class PullWatch:
             while True:
                 if not left:
                     await self._client.publish(
-                        f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", json.dumps(ask).encode(), reply=inbox
+                        f"{self._api}CONSUMER.MSG.NEXT.{self._stream}.{consumer}", json.dumps(ask).encode(), reply=inbox
                     )
                     left = PULL
                 try:

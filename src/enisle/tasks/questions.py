@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 
 from enisle import errors
 from enisle.errors import EnisleError, HostError, InvalidRequest, NotFound, StateError
+from enisle.tasks.connection import connect, questions_url
 from enisle.tasks.names import require_token
 from enisle.tasks.store import Unavailable
 
@@ -45,15 +46,7 @@ class Questions:
     async def __aenter__(self) -> "Questions":
         try:
             if self._owned:
-                await self._client.connect(
-                    self._urls,
-                    error_cb=_ignore,
-                    reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType]  # seconds go to asyncio.sleep
-                    max_reconnect_attempts=-1,
-                    ping_interval=1,
-                    connect_timeout=2,
-                    **self._connection,
-                )
+                await connect(self._client, [questions_url(url) for url in self._urls], **self._connection)
             self._inbox = self._client.new_inbox()
             await self._client.subscribe(  # pyright: ignore[reportUnknownMemberType]
                 f"{self._inbox}.*", cb=self._settle
@@ -165,7 +158,3 @@ def _result(answer: dict[str, Any]) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, EnisleError)):
         kind = EnisleError
     raise kind(str(told.get("message")), str(told.get("why", "")), str(told.get("hint", "")))
-
-
-async def _ignore(_error: Exception) -> None:
-    """Connection errors show themselves as Unavailable where they matter."""

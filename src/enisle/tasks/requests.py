@@ -36,6 +36,10 @@ class Requests:
 
     async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
         """Return the answer's payload. Raises Unavailable when there is none in time, or nobody to give one."""
+        return (await self.ask_message(subject, payload, headers)).data
+
+    async def ask_message(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
+        """Return the answer with its headers. Raises Unavailable as `ask` does."""
         number = str(next(self._numbers))
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
@@ -49,4 +53,4 @@ class Requests:
         headers = answer.headers  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         if headers and headers.get("Status") == NO_RESPONDERS:  # pyright: ignore[reportUnknownMemberType]
             raise Unavailable("the engine does not answer", "its storage is not up")
-        return answer.data
+        return answer
