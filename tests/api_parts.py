@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import queue
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,107 +13,14 @@ import httpx
 
 from enisle.api.app import make_app
 from enisle.api.auth import Guard
+from enisle.api.server import bind, make_server, serving, url_of
 from enisle.api.services import Health, Services
 from enisle.api.tokens import TokenBook
 from enisle.errors import NotFound, StateError
-from enisle.tasks import Agent, Context, Dispatcher, Journal, Lock, Request, Resource, Task, Tasks, example_routines
+from enisle.tasks import Agent, Context, Dispatcher, Journal, Request, Resource, Task, Tasks, View, example_routines
 from memory_store import MemoryStore
 
 LOCAL = "enisle_local_" + "t" * 43
-
-
-class Told:
-    """One change, as a view tells it."""
-
-    def __init__(self, kind: str, id: str, value: Any, revision: int) -> None:
-        self.kind, self.id, self.value, self.revision = kind, id, value, revision
-
-
-class SmallSubscription:
-    def __init__(self, view: "SmallView", since: int | None) -> None:
-        self._view, self._since = view, since
-        self.pending: dict[tuple[str, str], Told] = {}
-        self.some = asyncio.Event()
-
-    async def __aenter__(self) -> "SmallSubscription":
-        for news in self._view.everything():
-            if news.revision > (self._since or 0) or news.kind == "progress":
-                self.put(news)
-        self.put(Told("current", "", None, self._view.revision))
-        self._view.subscriptions.add(self)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._view.subscriptions.discard(self)
-
-    def put(self, news: Told) -> None:
-        self.pending[news.kind, news.id] = news
-        self.some.set()
-
-    async def news(self) -> list[Told]:
-        await self.some.wait()
-        self.some.clear()
-        pending, self.pending = self.pending, {}
-        return list(pending.values())
-
-
-class SmallView:
-    """The least a view can be: every change told to every subscription, latest only."""
-
-    def __init__(self, store: MemoryStore, progress: MemoryStore) -> None:
-        self._store, self._progress = store, progress
-        self.epoch, self.revision = "7", 0
-        self.tasks: dict[str, Task] = {}
-        self.locks: dict[str, Lock] = {}
-        self.hosts: dict[str, Any] = {}
-        self.records: dict[str, Any] = {}
-        self.progress: dict[str, Any] = {}
-        self._known: dict[tuple[str, str], Told] = {}
-        self.subscriptions: set[SmallSubscription] = set()
-
-    def subscribe(self, since: int | None = None) -> SmallSubscription:
-        return SmallSubscription(self, since)
-
-    def everything(self) -> list[Told]:
-        return [news for news in self._known.values() if news.value is not None]
-
-    async def run(self) -> None:
-        await asyncio.gather(self._follow(self._store, True), self._follow(self._progress, False))
-
-    async def _follow(self, store: MemoryStore, durable: bool) -> None:
-        async for entry in store.watch(""):
-            if entry and entry.key:
-                self.learn(entry.key, entry.value, entry.revision if durable else 0)
-
-    def learn(self, key: str, value: Any, revision: int) -> None:
-        kind, _, rest = key.partition(".")
-        if kind == "task":
-            value = Task.from_value(value) if value else None
-            _keep(self.tasks, rest, value)
-        elif kind == "lock":
-            value = Lock.from_value(value) if value else None
-            _keep(self.locks, rest, value)
-        elif kind == "prog":
-            kind, rest = "progress", rest.partition(".")[2]
-            _keep(self.progress, rest, value)
-        elif kind == "host":
-            _keep(self.hosts, rest, value)
-        elif kind == "res":
-            kind = "record"
-            _keep(self.records, rest, value)
-        else:
-            return
-        self.revision = max(self.revision, revision)
-        self._known[kind, rest] = news = Told(kind, rest, value, revision)
-        for subscription in self.subscriptions:
-            subscription.put(news)
-
-
-def _keep(where: dict[str, Any], key: str, value: Any) -> None:
-    if value is None:
-        where.pop(key, None)
-    else:
-        where[key] = value
 
 
 class SmallHistory:
@@ -158,7 +67,7 @@ class SmallTasks(Tasks):
 class SmallOperations:
     """Islands that are records only; their commands are sleeping tasks that hold them."""
 
-    def __init__(self, view: SmallView, tasks: Any) -> None:
+    def __init__(self, view: View, tasks: Any) -> None:
         self._view, self._tasks = view, tasks
         self.files: dict[tuple[str, str], bytes] = {}
 
@@ -294,7 +203,7 @@ class Platform:
 
     def __init__(self, state: Path) -> None:
         self.store, self.progress = MemoryStore(), MemoryStore()
-        self.view = SmallView(self.store, self.progress)
+        self.view = View(self.store, self.progress)
         self.routines = make_routines(self.store)
         self.history = SmallHistory()
         self.book = TokenBook(self.store, LOCAL)
@@ -356,6 +265,34 @@ class Platform:
                 for one in tasks:
                     one.cancel()
                 await asyncio.wait(tasks)
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The app on a socket of loopback, by the server it has in truth; its address."""
+        sock = bind("127.0.0.1", 0)
+        async with self.running(), serving(make_server(self.app, self.services), sock):
+            yield url_of(sock, False)
+
+    @contextlib.contextmanager
+    def in_thread(self) -> Iterator[str]:
+        """The same in a thread of its own, for what is not a coroutine."""
+        address: queue.Queue[str] = queue.Queue()
+        stop: list[Callable[[], object]] = []
+
+        async def main() -> None:
+            end, loop = asyncio.Event(), asyncio.get_running_loop()
+            stop.append(lambda: loop.call_soon_threadsafe(end.set))
+            async with self.served() as url:
+                address.put(url)
+                await end.wait()
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()))
+        thread.start()
+        try:
+            yield address.get(timeout=20)
+        finally:
+            stop[0]()
+            thread.join(20)
 
     @contextlib.asynccontextmanager
     async def client(self, token: str = LOCAL, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
