@@ -91,6 +91,10 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.vm import vm
 
             return vm(options)
+        case "up" | "down" | "status" | "island" | "task" | "watch" | "host" | "join" | "token" | "context":
+            from enisle.cli.platform import platform
+
+            return platform(options)
         case verb:
             raise AssertionError(f"{verb=}")
 

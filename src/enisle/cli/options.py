@@ -50,7 +50,12 @@ class Option(Record):
 HELP = Option("--help", "show this help and exit")
 DEBUG = Option("--debug", "show a traceback when something fails")
 Group = tuple[str, tuple[Option, ...]]
-ENISLE: tuple[Group, ...] = (("options", (HELP, Option("--version", "show the version and exit"), DEBUG)),)
+CONTEXT = Option("--context", "the platform to speak to, by its name (the current one)", "NAME", "")
+URL = Option("--url", "the platform to speak to, by its address (ENISLE_URL)", "URL", "")
+ENISLE: tuple[Group, ...] = (
+    ("options", (HELP, Option("--version", "show the version and exit"), CONTEXT, URL, DEBUG)),
+)
+SHORT = {"-h": "--help", "-q": "--quiet"}
 RUN: tuple[Group, ...] = (
     (
         "what the program sees",
@@ -269,8 +274,20 @@ VERBS = {
         3,
     ),
     "doctor": Verb("enisle doctor [OPTIONS]", "say what this host can do, with remedies", DOCTOR),
+    "up": Verb("enisle up …", "start the platform on this machine (enisle up --help)", ()),
+    "down": Verb("enisle down …", "end it; its islands stay", ()),
+    "status": Verb("enisle status …", "say how the platform is", ()),
+    "island": Verb("enisle island VERB …", "islands of the platform: create, run, exec, logs, files, stop, rm …", ()),
+    "task": Verb("enisle task VERB …", "its tasks: ls, show, wait, cancel, retry, output …", ()),
+    "watch": Verb("enisle watch …", "watch what it does, live", ()),
+    "host": Verb("enisle host VERB …", "its hosts", ()),
+    "join": Verb("enisle join URL …", "let it use this machine, too", ()),
+    "token": Verb("enisle token VERB …", "tokens that permit to use it", ()),
+    "context": Verb("enisle context VERB …", "platforms by their names", ()),
 }
-NOUNS = frozenset({"vm"})
+PLATFORM = frozenset({"up", "down", "status", "island", "task", "watch", "host", "join", "token", "context"})
+"""Verbs of the platform; the others are about this machine."""
+NOUNS = frozenset({"vm"}) | PLATFORM
 """Verbs that have verbs of their own, and read their words themselves (`read_verb`)."""
 TOP = Verb(
     "enisle [OPTIONS] VERB …",
@@ -285,6 +302,8 @@ class Options:
 
     verb: str
     debug: bool
+    context: str
+    url: str
     json: bool
     root: str | None
     mounts: list[str]
@@ -342,6 +361,9 @@ def parse(words: Sequence[str]) -> Options:
     options.verb = left.pop(0)
     if options.verb not in VERBS:
         raise InvalidRequest(f"there is no verb {options.verb!r}", hint="enisle --help")
+    if (options.context or options.url) and options.verb not in PLATFORM:
+        why = "--context and --url name a platform"
+        raise InvalidRequest(f"enisle {options.verb} is about this machine", why, "enisle island --help")
     if options.verb in NOUNS:
         options.words = left
         return options
@@ -361,6 +383,16 @@ def read_verb(left: list[str], verb: Verb, options: Options) -> None:
     options.words = _read_words(left, verb, options)
 
 
+def read_command(left: list[str], verb: Verb, options: Options, names: int) -> None:
+    """Read options, `names` words, options; what is left is a program with its arguments. Raises InvalidRequest."""
+    options.words = []
+    ended = _read_options(left, verb, options)
+    while left and not ended and len(options.words) < names:
+        options.words.append(left.pop(0))
+        ended = _read_options(left, verb, options)
+    options.command = left
+
+
 def _read_words(left: list[str], verb: Verb, options: Options) -> list[str]:
     """Return the words that are no options, which may stand between them."""
     words: list[str] = []
@@ -372,8 +404,8 @@ def _read_words(left: list[str], verb: Verb, options: Options) -> list[str]:
     return words
 
 
-def _read_options(left: list[str], verb: Verb, options: Options) -> None:
-    """Take the options of `verb` off the front of the words, and a `--` that ends them."""
+def _read_options(left: list[str], verb: Verb, options: Options) -> bool:
+    """Take the options of `verb` off the front of the words, and a `--` that ends them; return whether one did."""
     known = {option.flag: option for option in _all(verb) if option.flag[0] == "-"}
     for option in known.values():
         if not hasattr(options, _name(option)):  # said already, before the verb or another word
@@ -381,9 +413,10 @@ def _read_options(left: list[str], verb: Verb, options: Options) -> None:
     while left and left[0][:1] == "-" and left[0] != "-":
         word = left.pop(0)
         if word == "--":
-            return
+            return True
         flag, equals, value = word.partition("=")
-        if flag in ("--help", "-h"):
+        flag = SHORT.get(flag, flag)
+        if flag == "--help":
             _tell(help_of(verb))
         if flag not in known or (equals and not known[flag].value):
             raise InvalidRequest(f"there is no option {word}", hint=f"{_command(verb)} --help")
@@ -395,6 +428,7 @@ def _read_options(left: list[str], verb: Verb, options: Options) -> None:
                 raise InvalidRequest(f"{flag} needs a value", hint=f"{flag} {option.value}")
             value = left.pop(0)
         _set(options, option, value)
+    return False
 
 
 def _set(options: Options, option: Option, value: str) -> None:

@@ -1,0 +1,203 @@
+"""The words of the platform's verbs but those of islands and tasks: up, down, status, watch, join, hosts, tokens."""
+
+from typing import Any
+
+from enisle.cli.options import CONTEXT, DEBUG, HELP, URL, Group, Option, Options, Verb
+
+JSON = Option("--json", "print JSON")
+QUIET = Option("--quiet", "print names only (-q)")
+ASKING = (JSON, QUIET, CONTEXT, URL, DEBUG, HELP)
+"""What every verb that asks a platform takes."""
+NO_WAIT = Option("--no-wait", "only submit the task; `enisle task wait` waits for it")
+NAMES = 99
+STATE = Option("--state", "the platform's directory (ENISLE_STATE)", "DIR", "")
+REASON = Option("--reason", "why; kept in the audit", "TEXT", "")
+
+
+def asking(*options: Option) -> tuple[Group, ...]:
+    """Return the groups of a verb that asks a platform."""
+    return (("options", (*options, *ASKING)),)
+
+
+def noun(name: str, about: str, verbs: dict[str, Verb], epilogue: str = "") -> Verb:
+    """Return the page that lists the verbs of a noun."""
+    listed = tuple(Option(verb, one.about) for verb, one in verbs.items())
+    return Verb(f"enisle {name} VERB …", about, (("verbs", listed), ("options", (DEBUG, HELP))), epilogue)
+
+
+UP: tuple[Group, ...] = (
+    (
+        "where it listens",
+        (
+            Option("--listen", "address of the API and the console (127.0.0.1)", "ADDRESS", "127.0.0.1"),
+            Option("--port", "(one that is free; the same again the next time)", "PORT", 0, int),
+            Option("--tls-certificate", "speak TLS with the certificate in FILE", "FILE", ""),
+            Option("--tls-key", "and its key", "FILE", ""),
+            Option("--insecure", "speak without TLS, although others may listen"),
+        ),
+    ),
+    (
+        "what it consists of",
+        (
+            STATE,
+            Option("--foreground", "stay, and end it on Ctrl-C"),
+            Option("--no-agent", "run no islands on this machine"),
+            Option("--host", "what this machine is called in it (its own name)", "NAME", ""),
+            Option("--nats", "use the engine at URL instead of one of its own; may name several", "URL[,URL…]", ""),
+            Option("--accept-store", "after damage was found: take the store as it is now"),
+        ),
+    ),
+    ("what you are told", (JSON, Option("--quiet", "print the address only (-q)"), DEBUG, HELP)),
+)
+UP_TELLS = """
+The address it prints signs a browser in, once. On this machine, other verbs
+need nothing more.
+
+examples:
+  enisle up
+  enisle island run -- python3 -c 'print("hello")'
+  enisle down
+"""
+JOIN_TELLS = """
+A token to join is made at the platform, by `enisle token new NAME --scope join`.
+It may also be in ENISLE_TOKEN.
+"""
+SINGLE = {
+    "up": Verb("enisle up [OPTIONS]", "Start the platform on this machine.", UP, UP_TELLS),
+    "down": Verb(
+        "enisle down [OPTIONS]",
+        "End the platform of this machine; its islands go on unless told otherwise.",
+        (("options", (STATE, Option("--islands", "stop its islands first"), JSON, DEBUG, HELP)),),
+    ),
+    "status": Verb(
+        "enisle status [OPTIONS]",
+        "Say how the platform is: its parts, hosts, islands and tasks.",
+        (("options", (STATE, *ASKING)),),
+    ),
+    "watch": Verb(
+        "enisle watch [OPTIONS]",
+        "Watch tasks and what they hold, live; piped, one line for each event.",
+        asking(Option("--once", "print what is so now, and end")),
+    ),
+    "join": Verb(
+        "enisle join [OPTIONS] URL",
+        "Let a platform run islands on this machine.",
+        (
+            (
+                "options",
+                (
+                    Option("--token", "a token to join, or - to read it from standard input", "TOKEN", ""),
+                    Option("--name", "what the platform calls this host (its own name)", "NAME", ""),
+                    Option("--ca", "trust certificates signed by those in FILE", "FILE", ""),
+                    STATE,
+                    Option("--detach", "leave the agent running"),
+                    JSON,
+                    DEBUG,
+                    HELP,
+                ),
+            ),
+        ),
+        JOIN_TELLS,
+        1,
+    ),
+}
+
+HOST = {
+    "ls": Verb("enisle host ls [OPTIONS]", "list hosts", asking()),
+    "show": Verb("enisle host show [OPTIONS] NAME", "tell about a host", asking(), most_words=1),
+    "declare-dead": Verb(
+        "enisle host declare-dead [OPTIONS] NAME",
+        "say that a host will not come back: what it held goes free",
+        asking(REASON),
+        "\nOnly for a host that is surely off: its islands may be started elsewhere.\n",
+        1,
+    ),
+    "rm": Verb("enisle host rm [OPTIONS] NAME…", "take a host's key away", asking(), most_words=NAMES),
+}
+SCOPES = """
+scopes: read  look at everything of the tenant     write  change it, too
+        admin  hosts, tokens, unlocking            join   let a host join; nothing else
+"""
+TOKEN = {
+    "new": Verb(
+        "enisle token new [OPTIONS] NAME",
+        "make a token; it is shown this once",
+        asking(
+            Option("--scope", "read, write, admin or join (read); may be given often", "SCOPE", many="scopes"),
+            Option("--tenant", "for whom (default)", "TENANT", "default"),
+            Option("--expires", "after 90s, 15m, 12h or 30d (never)", "TIME", ""),
+        ),
+        SCOPES,
+        1,
+    ),
+    "ls": Verb("enisle token ls [OPTIONS]", "list tokens", asking()),
+    "revoke": Verb("enisle token revoke [OPTIONS] ID…", "make tokens worthless", asking(), most_words=NAMES),
+}
+LOCAL = (("options", (JSON, QUIET, DEBUG, HELP)),)
+CONTEXTS = {
+    "ls": Verb("enisle context ls [OPTIONS]", "list the platforms you know; * marks the current one", LOCAL),
+    "use": Verb("enisle context use [OPTIONS] NAME", "make one the current", LOCAL, most_words=1),
+    "add": Verb(
+        "enisle context add [OPTIONS] NAME URL",
+        "remember a platform",
+        (
+            (
+                "options",
+                (
+                    Option("--token", "its token, or - to read it from standard input (ENISLE_TOKEN)", "TOKEN", ""),
+                    Option("--ca", "trust certificates signed by those in FILE", "FILE", ""),
+                    *LOCAL[0][1],
+                ),
+            ),
+        ),
+        most_words=2,
+    ),
+    "rm": Verb("enisle context rm [OPTIONS] NAME…", "forget platforms", LOCAL, most_words=NAMES),
+}
+
+
+class PlatformOptions(Options):
+    """What was typed after a verb of the platform. `verb` is its whole name ("task wait")."""
+
+    listen: str
+    port: int
+    state: str
+    foreground: bool
+    no_agent: bool
+    nats: str
+    accept_store: bool
+    tls_certificate: str
+    tls_key: str
+    insecure: bool
+    islands: bool
+    token: str
+    ca: str
+    detach: bool
+    scopes: list[str]
+    tenant: str
+    expires: str
+    reason: str
+    why: str
+    no_wait: bool
+    resource: str
+    resources: list[str]
+    routine: str
+    limit: int
+    all: bool
+    fail: bool
+    deadline: float
+    attempts: int
+    follow: bool
+    tail: int
+    force: bool
+    host: str
+    keep: bool
+    no_stdin: bool
+    mode: str
+
+    def __init__(self, options: Options) -> None:
+        self.__dict__.update(_typed(options))
+
+
+def _typed(options: Options) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name in ("debug", "closed", "context", "url")}

@@ -1,0 +1,266 @@
+"""`enisle up`, `down` and `status`: the platform of this machine."""
+
+import os
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from enisle.cli.carrying import say_json, segment
+from enisle.cli.following import DRAWN_AFTER_S, LOOK_S, Screen
+from enisle.cli.http_door import HttpDoor
+from enisle.cli.main import tell_note
+from enisle.cli.output import mutter, plain, say
+from enisle.cli.platform_options import PlatformOptions
+from enisle.cli.ps import age
+from enisle.cli.reach import Door, Unreachable, reach
+from enisle.cli.task_drawing import Json
+from enisle.control import Places, PlatformInfo, platform_info, start_platform, stop_platform
+from enisle.errors import EnisleError, HostError, InvalidRequest, StateError
+
+
+def up(options: PlatformOptions) -> int:
+    """Run one of the three; return the exit code."""
+    match options.verb:
+        case "up":
+            return start(options)
+        case "down":
+            return stop(options)
+        case "status":
+            return status(options)
+        case verb:
+            raise AssertionError(f"{verb=}")
+
+
+def places_of(options: PlatformOptions) -> Places:
+    return Places(options.state) if options.state else Places.default()
+
+
+@contextmanager
+def working(text: str, quiet: bool) -> Generator[None]:
+    """Show that something is being done, when it takes long enough to be seen."""
+    screen, over = Screen(quiet), threading.Event()
+    begin = time.monotonic()
+
+    def draw() -> None:
+        while not over.wait(LOOK_S if time.monotonic() - begin > DRAWN_AFTER_S else DRAWN_AFTER_S):
+            if screen.drawn:
+                screen.write(f"{text}  {time.monotonic() - begin:.1f} s")
+
+    drawing = threading.Thread(target=draw, daemon=True)
+    drawing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        drawing.join()
+        screen.clear()
+
+
+# ---- up ----------------------------------------------------------------------------------------------------------
+
+
+def start(options: PlatformOptions) -> int:
+    """Start the platform, or say that it is there; remember it as a context."""
+    if not 0 <= options.port <= 65535:
+        raise InvalidRequest(f"there is no port {options.port}", "ports are 1 to 65535", "--port 4600")
+    places, begin = places_of(options), time.monotonic()
+    there = running(places)
+    if there is None and options.foreground:
+        return stay(options, places)
+    if there is None:
+        with working("starting the platform", options.quiet or options.json):
+            info = start_platform(places, **wanted(options))
+        tell_address(options, places, info, time.monotonic() - begin)
+    else:
+        if options.accept_store:
+            why = "it looks at its store when it starts"
+            raise StateError("the platform is up already", why, "enisle down, then enisle up --accept-store")
+        tell_address(options, places, there, None)
+    return 0
+
+
+def stay(options: PlatformOptions, places: Places) -> int:
+    """Be the platform's supervisor until a signal ends it."""
+    begin = time.monotonic()
+
+    def ready(info: PlatformInfo) -> None:
+        tell_address(options, places, info, time.monotonic() - begin)
+
+    start_platform(places, foreground=True, ready=ready, **wanted(options))
+    return 0
+
+
+def running(places: Places) -> PlatformInfo | None:
+    """Return the platform that is up."""
+    try:
+        return platform_info(places)
+    except StateError:
+        return None
+
+
+def wanted(options: PlatformOptions) -> Json:
+    return {
+        "listen": options.listen,
+        "port": options.port,
+        "engine_url": options.nats,
+        "agent": not options.no_agent,
+        "accept_store": options.accept_store,
+        "host": segment(options.host, "a host") if options.host else "",
+        "certificate": os.path.abspath(options.tls_certificate) if options.tls_certificate else "",
+        "key": os.path.abspath(options.tls_key) if options.tls_key else "",
+        "insecure": options.insecure,
+    }
+
+
+def tell_address(options: PlatformOptions, places: Places, info: PlatformInfo, seconds: float | None) -> None:
+    """Remember a platform, and print the address that signs a browser in."""
+    from enisle.api import sign_in_code
+
+    switched = remember(places, info, wanted(options)["certificate"])
+
+    address = f"{info.url}/?code={sign_in_code(places.directory)}"
+    if options.json:
+        told = {"url": info.url, "sign_in": address, "pid": info.pid, "state": str(places.directory)}
+        say_json(told | {"started": seconds is not None})
+    elif options.quiet:
+        say(f"{address}\n")
+    else:
+        what = "the platform is up already" if seconds is None else f"started the platform in {seconds:.1f} s"
+        mutter(f"enisle: {what} ({plain(places.directory)}); its console, signed in once, for two minutes:\n")
+        say(f"{address}\n")
+        if switched and switched != "local":
+            tell_note(f"the context {switched} is the current one now")
+
+
+def remember(places: Places, info: PlatformInfo, certificate: str) -> str:
+    """Make the platform the one that other verbs speak to; return its context's name when another one was."""
+    from enisle.api import changed_contexts
+
+    name = context_name(places)
+    with changed_contexts() as known:
+        before = known["contexts"].get(name, {})
+        ca = certificate or (before.get("ca", "") if before.get("url") == info.url else "")
+        known["contexts"][name] = {"url": info.url, "token": read_token(places), "ca": ca}
+        if known["current"] != name:
+            known["current"] = name
+            return name
+    return ""
+
+
+def read_token(places: Places) -> str:
+    """Return the token of the platform's owner. Raises HostError."""
+    try:
+        return places.token.read_text().strip()
+    except OSError as error:
+        hint = "ask as the user who started it"
+        raise HostError(f"cannot read {places.token}", os.strerror(error.errno or 0), hint) from None
+
+
+def context_name(places: Places) -> str:
+    """Return what the platform of a directory is called: local, or after a directory of its own."""
+    usual = Places.default().directory == places.directory and not os.environ.get("ENISLE_STATE")
+    return "local" if usual else f"local-{fit_name(places.directory.name)}"
+
+
+def fit_name(text: str) -> str:
+    """Return what of a directory's name may stand in a context's."""
+    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_.") else "-" for sign in text)[:50]
+
+
+# ---- down --------------------------------------------------------------------------------------------------------
+
+
+def stop(options: PlatformOptions) -> int:
+    """End the platform of this machine."""
+    places, begin = places_of(options), time.monotonic()
+    with working("ending the platform", options.json):
+        info = stop_platform(places, islands=options.islands)
+    if options.json:
+        say_json({"url": info.url, "state": str(places.directory), "islands": options.islands})
+    else:
+        say(f"stopped the platform{' and its islands' * options.islands} in {time.monotonic() - begin:.1f} s\n")
+    return 0
+
+
+# ---- status ------------------------------------------------------------------------------------------------------
+
+
+def status(options: PlatformOptions) -> int:
+    """Say how a platform is: the one that was named, else that of this machine, else the current context's."""
+    named = bool(options.context or options.url)
+    local = None if named else running(places_of(options))
+    if local is None and (options.state or not (named or elsewhere())):
+        platform_info(places_of(options))  # says why there is none
+    told: Json = {}
+    if local is not None:
+        places = places_of(options)
+        told |= {"pid": local.pid, "state": local.directory, "up": time.time() - local.started, "parts": local.parts}
+        with HttpDoor(local.url, read_token(places), local_ca(places, local)) as door:
+            told = look(door) | told
+    else:
+        with reach(options) as door:
+            told = look(door)
+    if options.json:
+        say_json(told)
+    elif options.quiet:
+        say(f"{told['url']}\n")
+    else:
+        say("".join(f"{name:<10}{text}\n" for name, text in lines(told)))
+    return 0 if told["ok"] else 5
+
+
+def local_ca(places: Places, info: PlatformInfo) -> str:
+    """Return whom to trust for a platform of this machine."""
+    from enisle.api import load_contexts
+
+    known: Json = load_contexts()["contexts"].get(context_name(places), {})
+    return str(known["ca"]) if known.get("url") == info.url else ""
+
+
+def elsewhere() -> bool:
+    """Whether another platform than this machine's is the one that verbs speak to."""
+    from enisle.api import load_contexts
+
+    current: str = load_contexts()["current"]
+    return bool(os.environ.get("ENISLE_URL")) or bool(current and not current.startswith("local"))
+
+
+def look(door: Door) -> Json:
+    """Return what a platform says of itself."""
+    told: Json = {"url": door.url}
+    try:
+        health = door.ask("GET", "/healthz")
+    except Unreachable as error:
+        return told | {"ok": False, "reasons": [f"{error.message}: {error.why}"]}
+    except HostError as error:  # it answers that it is not well
+        health = {"ok": False, "reasons": [error.why]}
+    told |= {"ok": health["ok"], "reasons": health["reasons"]}
+    for noun in ("hosts", "islands"):
+        try:
+            told[noun] = _states(door.ask("GET", f"/v1/{noun}")["items"])
+        except EnisleError as error:
+            told["reasons"] = [*told["reasons"], f"{noun}: {error.message}"]
+    return told
+
+
+def _states(items: list[Any]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in items:
+        found[one["state"]] = found.get(one["state"], 0) + 1
+    return found
+
+
+def lines(told: Json) -> list[tuple[str, str]]:
+    """Return a status in words."""
+    rows = [("platform", plain(told["url"]))]
+    if "pid" in told:
+        rows.append(("process", f"{told['pid']}, up for {age(told['up'])}, state in {plain(told['state'])}"))
+        rows.append(("parts", ", ".join(f"{plain(name)} {pid}" for name, pid in told["parts"].items())))
+    rows.append(("health", "ok" if told["ok"] else "; ".join(map(plain, told["reasons"])) or "not ok"))
+    for noun in ("hosts", "islands"):
+        if noun in told:
+            counts = ", ".join(f"{number} {plain(state)}" for state, number in sorted(told[noun].items()))
+            rows.append((noun, counts or "none"))
+    return rows
