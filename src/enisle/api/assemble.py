@@ -22,13 +22,11 @@ from enisle.tasks import (
     JetStream,
     Objects,
     Questions,
-    Safety,
     Store,
     Tasks,
     Unavailable,
     View,
     admit_host,
-    check_store,
     engine_address,
     expel_host,
 )
@@ -45,8 +43,8 @@ BEHIND_S = 4.0
 class Doctor:
     """Finds out whether the platform works; asked often, it looks once a second."""
 
-    def __init__(self, store: Store, view: View, safety: Safety) -> None:
-        self._store, self._view, self._safety = store, view, safety
+    def __init__(self, store: Store, view: View) -> None:
+        self._store, self._view = store, view
         self._verdict, self._looked_at = Health(), 0.0
         self._looking = asyncio.Lock()
         self._known: list[tuple[float, int]] = []
@@ -55,8 +53,7 @@ class Doctor:
         async with self._looking:
             if time.monotonic() - self._looked_at > FRESH_S:
                 reasons = await self._reasons()
-                safe_mode = "" if self._safety.ok else self._safety.reason
-                self._verdict, self._looked_at = Health(tuple(reasons), safe_mode), time.monotonic()
+                self._verdict, self._looked_at = Health(tuple(reasons)), time.monotonic()
             return self._verdict
 
     async def _reasons(self) -> list[str]:
@@ -88,13 +85,12 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
         progress = await stack.enter_async_context(JetStream(url, bucket=PROGRESS))
         objects = Objects(await stack.enter_async_context(JetStream(url, bucket=OBJECTS)))
         questions = await stack.enter_async_context(Questions(url))
-        history = stack.enter_context(History(places.history))
-        view = View(store, progress, history)
-        safety = await check_store(store, places.engine)
+        history = stack.enter_context(History(places.history, writable=False))
+        view = View(store, progress)
         book = TokenBook(store, await asyncio.to_thread(local_token, places.token))
 
         def tasks(tenant: str, actor: str) -> Tasks:
-            return Tasks(store, tenant, actor)
+            return Tasks(store, tenant, actor, history, view)
 
         group = await stack.enter_async_context(asyncio.TaskGroup())
         following = group.create_task(view.run())
@@ -109,7 +105,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             guard=Guard(book, names),
             history=history,
             routines=_known_routines(),
-            health=Doctor(store, view, safety).look,
+            health=Doctor(store, view).look,
             admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine, name, key),
             expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),
             island_spec=IslandSpec,
