@@ -7,9 +7,11 @@ is its end and letting go; whoever acts carries a fencing token; what was acknow
 
 from enisle.tasks.admission import EngineAddress, admit_host, admitted, engine_address, expel_host
 from enisle.tasks.agent import Agent, AgentStatistics
+from enisle.tasks.archive import Archive, Copy
 from enisle.tasks.client import Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
+from enisle.tasks.history import History
 from enisle.tasks.identity import Identity, identity_of, new_identity
 from enisle.tasks.jetstream import CONTROL, OBJECTS, PROGRESS, JetStream
 from enisle.tasks.journal import Journal, StaleToken
@@ -49,10 +51,12 @@ __all__ = [
     "WAIT",
     "Agent",
     "AgentStatistics",
+    "Archive",
     "Blocked",
     "Change",
     "Conflict",
     "Context",
+    "Copy",
     "Dispatcher",
     "DispatcherStatistics",
     "Engine",
@@ -60,6 +64,7 @@ __all__ = [
     "Entry",
     "Failure",
     "Identity",
+    "History",
     "JetStream",
     "Journal",
     "Lease",

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks.history import History
 from enisle.tasks.names import require_routine, require_token, task_id
+from enisle.tasks.operator import Operator
 from enisle.tasks.records import EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Resource, Retry, Task
 from enisle.tasks.states import ENDED
 from enisle.tasks.store import ABSENT, Conflict, Store
+from enisle.tasks.view import View
 
 MAX_RESOURCES = 64
 MAX_ARGUMENTS = 64 << 10
@@ -57,16 +60,26 @@ class Request:
             raise InvalidRequest("the idempotency key is too long", "at most 200 characters", "")
 
 
-class Tasks:
-    """The tasks of one tenant."""
+class Tasks(Operator):
+    """The tasks of one tenant. With a `history` also what has left the store; a `view` makes waiting cheap."""
 
-    def __init__(self, store: Store, tenant: str = "default", actor: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        tenant: str = "default",
+        actor: str = "",
+        history: History | None = None,
+        view: View | None = None,
+    ) -> None:
         self._store, self.tenant, self.actor = store, require_token("a tenant", tenant), actor
+        self._history, self._view = history, view
 
     async def submit(self, request: Request) -> Task:
         """Store the task and return it at once; with a key used before, the task of then. Raises InvalidRequest."""
         request.check()
         task = self._task_of(request)
+        if request.key and (ended := await self._from_history(task.id)):
+            return _same(ended, task)
         try:
             await self._store.cas(task.key, task.to_value(), ABSENT)
             return task
@@ -74,11 +87,10 @@ class Tasks:
             there = await self._store.get_leader(task.key)
             if there.value is None:
                 raise StateError("this key was used by a task that is forgotten now", "", "use a new key") from conflict
-            found = Task.from_value(there.value)
-            if found.digest != task.digest:
-                why = f"task {found.id} was submitted with it for something else"
-                raise InvalidRequest("the idempotency key is taken", why, "use a key of its own") from None
-            return found
+            return _same(Task.from_value(there.value), task)
+
+    async def _from_history(self, task: str) -> Task | None:
+        return await asyncio.to_thread(self._history.find, task) if self._history else None
 
     def _task_of(self, request: Request) -> Task:
         body = json.dumps([request.routine, request.arguments, [one.key for one in request.resources]], sort_keys=True)
@@ -103,7 +115,7 @@ class Tasks:
     async def get(self, task: str) -> Task:
         """Raises NotFound, also for another tenant's."""
         entry = await self._store.get_leader(f"task.{require_token('a task', task)}")
-        found = Task.from_value(entry.value) if entry.value else None
+        found = Task.from_value(entry.value) if entry.value else await self._from_history(task)
         if found is None or found.tenant != self.tenant:
             raise NotFound(f"there is no task {task}", "", "`enisle task ls`")
         return found
@@ -113,13 +125,20 @@ class Tasks:
         yield (last := await self.get(task))
         if last.state in ENDED:
             return
-        async for entry in self._store.watch(last.key):
+        watch = self._view.follow(task) if self._view else self._watched(last)
+        async for now in watch:
+            if now != last:
+                yield (last := now)
+            if now.state in ENDED:
+                return
+        yield await self.get(task)  # it has left the store meanwhile
+
+    async def _watched(self, task: Task) -> AsyncIterator[Task]:
+        async for entry in self._store.watch(task.key):
             if entry and entry.value:
-                now = Task.from_value(entry.value)
-                if now != last:
-                    yield (last := now)
-                if now.state in ENDED:
-                    return
+                yield Task.from_value(entry.value)
+            elif entry and entry.key and entry.revision:
+                return
 
     async def wait(self, task: str, timeout_s: float | None = None) -> Task:
         """Return the task at its end. Raises TimeoutError, NotFound."""
@@ -128,6 +147,28 @@ class Tasks:
                 if last.state in ENDED:
                     return last
         raise AssertionError(task)
+
+    async def retry(self, task: str) -> Task:
+        """Submit an ended task's request again; return the new task. Raises StateError when it has not ended, NotFound.
+
+        Asked twice, it is one new task: its key is made of the old task's identity.
+        """
+        old = await self.get(task)
+        if old.state not in ENDED:
+            raise StateError(f"task {task} cannot be tried again", f"it is {old.state}", f"`enisle task cancel {task}`")
+        pinned = old.placement == PINNED and not old.bound_by
+        request = Request(
+            old.routine,
+            old.arguments,
+            old.resources,
+            host=old.host if pinned else "",
+            placement=PINNED if pinned else RETRYABLE,
+            attempts=old.retry.attempts,
+            deadline_s=max(0.0, old.deadline - old.submitted),
+            if_blocked=old.if_blocked,
+            key=f"retry {old.id}",
+        )
+        return await self.submit(request)
 
     async def cancel(self, task: str, why: str) -> Task:
         """Ask for the end of a task; return it with the wish in it. Raises StateError when it has ended, NotFound."""
@@ -141,12 +182,28 @@ class Tasks:
                 raise StateError(f"task {task} cannot be cancelled", f"it is {found.state}", "")
             if found.cancel:
                 return found
-            wished = replace(found, cancel=why[:200] or "no reason was given", order=found.order or entry.revision)
+            why = _reason(why) or "no reason was given"
+            wished = replace(found, cancel=why, order=found.order or entry.revision)
             try:
                 await self._store.cas(wished.key, wished.to_value(), entry.revision)
                 return wished
             except Conflict:
                 continue
+
+
+def _same(found: Task, wanted: Task) -> Task:
+    """Return the task an idempotency key stands for. Raises InvalidRequest when it was used for something else."""
+    if found.digest == wanted.digest:
+        return found
+    why = f"task {found.id} was submitted with it for something else"
+    raise InvalidRequest("the idempotency key is taken", why, "use a key of its own")
+
+
+def _reason(why: object) -> str:
+    """Return a reason as it is kept. Raises InvalidRequest for what is not text."""
+    if not isinstance(why, str):
+        raise InvalidRequest("a reason is text", f"not {type(why).__name__}", "")
+    return why.encode(errors="replace").decode()[:200].strip()
 
 
 def _check_resources(resources: Iterable[Resource]) -> None:

@@ -29,7 +29,9 @@ async def viewing(there: dict[str, dict]) -> AsyncIterator[tuple[View, MemorySto
         await asyncio.wait([running])
 
 
-def check(body: Callable[[View, MemoryStore, MemoryStore], Awaitable[None]], there: dict[str, dict] | None = None) -> None:
+def check(
+    body: Callable[[View, MemoryStore, MemoryStore], Awaitable[None]], there: dict[str, dict] | None = None
+) -> None:
     async def whole() -> None:
         async with viewing(there or {}) as (view, store, progress), asyncio.timeout(20):
             await body(view, store, progress)
