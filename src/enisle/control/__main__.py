@@ -1,4 +1,4 @@
-"""The processes of the platform: `python -m enisle.control supervise|dispatcher|agent|keeper …`; not for typing."""
+"""The processes of the platform: `python -m enisle.control supervise|dispatcher|agent|keeper|vm …`; not for typing."""
 
 import sys
 
@@ -21,6 +21,10 @@ def main(words: list[str]) -> int:
             from enisle.control.agent import main as agent
 
             return agent(state, more)
+        case ["vm"]:
+            from enisle.control.vm_work import main as vm_work
+
+            return vm_work()
         case _:
             sys.stderr.write("this is started by `enisle up` and `enisle join`\n")
             return 2

@@ -11,6 +11,7 @@ from enisle.errors import EnisleError, NotFound, StateError
 from enisle.tasks import ENDED, Lock, Questions, Task
 
 LONGEST_WAIT_S = 20.0
+SIGHT_S = 0.5
 MAX_READ = 512 << 10
 """Bytes of a file in one answer."""
 
@@ -116,18 +117,21 @@ class Looking:
         """Return what a task's command wrote, from piece `after` on; wait for some when there is none."""
         deadline = time.monotonic() + min(max(0.0, wait_s), LONGEST_WAIT_S)
         while True:
-            found = self._task(task)
+            found = await self._task(task)
             left = max(0.0, deadline - time.monotonic())
             told = await self._output(found, after, left)
             if told["chunks"] or told["ended"] or time.monotonic() >= deadline:
                 return told
             await asyncio.sleep(min(0.1, max(0.01, left)))
 
-    def _task(self, identity: str) -> Task:
-        found = self._view.tasks.get(identity) or (self._history.find(identity) if self._history else None)
-        if found is None:
-            raise NotFound(f"there is no task {identity}", "", "`enisle task ls`")
-        return found
+    async def _task(self, identity: str) -> Task:
+        """Return a task; one that was only just submitted may not be in sight yet."""
+        for _ in range(round(SIGHT_S / 0.02)):
+            found = self._view.tasks.get(identity) or (self._history.find(identity) if self._history else None)
+            if found is not None:
+                return found
+            await asyncio.sleep(0.02)
+        raise NotFound(f"there is no task {identity}", "", "`enisle task ls`")
 
     async def _output(self, task: Task, after: int, wait_s: float) -> Json:
         nothing: Json = {"chunks": [], "next": after, "ended": task.state in ENDED, "truncated": False}

@@ -108,6 +108,27 @@ def check_island(spec: IslandSpec, tenant: str = DEFAULT_TENANT) -> None:
                 raise InvalidRequest(f"the tenant {tenant} cannot ask for {name}", why, f"leave {name} out")
 
 
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("memory", "network", "processor", "root", "cwd", "page_tables"), (str,)),
+    **dict.fromkeys(("processors", "processes", "nodes"), (int,)),
+    **dict.fromkeys(("mounts", "cpu"), (list, tuple)),
+    "env": (dict,),
+}
+
+
+def island_spec(name: str, configuration: dict[str, Any], program: Any) -> IslandSpec:
+    """Return the spec of an island whose words came as JSON. Raises InvalidRequest."""
+    told: dict[str, Any] = {}
+    for word, value in configuration.items():
+        kinds = KINDS.get(word)
+        if kinds is None:
+            raise InvalidRequest(f"an island has no {word!r:.60}", f"it has {', '.join(KINDS)}", "")
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise InvalidRequest(f"{word} of an island cannot be {value!r:.60}", f"it is a {kinds[0].__name__}", "")
+        told[word] = tuple(str(one) for one in value) if word in ("mounts", "cpu") else value
+    return IslandSpec(name=name, program=tuple(check_command(list(program))) if program else (), **told)
+
+
 def require_name(what: str, name: object) -> str:
     """Return a name that can be a resource's and an island's. Raises InvalidRequest."""
     text = require_token(what, name)

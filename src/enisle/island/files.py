@@ -1,5 +1,7 @@
 """The files of an island, reached from outside: the island opens, the caller reads and writes."""
 
+import os
+
 from enisle.island.child import Child
 from enisle.records import Record
 
@@ -23,6 +25,14 @@ class Files:
         descriptor = self._child.call_for_descriptor({"call": "open", "path": path, "mode": "read"})
         with open(descriptor, "rb") as file:
             return file.read()
+
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes of a regular file from `offset` on; nothing beyond its end."""
+        descriptor = self._child.call_for_descriptor({"call": "open", "path": path, "mode": "read"})
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
 
     def write(self, path: str, content: bytes | str, mode: int = 0o644) -> None:
         """Make `content` the whole of a regular file, created with `mode` if it was not there."""

@@ -103,7 +103,7 @@ class Routines:
     def __init__(self) -> None:
         self._known: dict[str, Routine] = {}
 
-    def add(self, name: str, body: Body, **parameters: type | tuple[type, bool]) -> None:
+    def add(self, name: str, body: Body, /, **parameters: type | tuple[type, bool]) -> None:
         assert inspect.iscoroutinefunction(body), name
         table = {key: kind if isinstance(kind, tuple) else (kind, True) for key, kind in parameters.items()}
         self._known[require_routine(name)] = Routine(name, body, table)

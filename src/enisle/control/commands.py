@@ -1,0 +1,272 @@
+"""The commands of one island, by the task that asked for them: asked twice, started once.
+
+What they wrote and how they ended is on disk beside each other, for whoever comes after this keeper. Each command has a
+thread that reads its output; any thread may ask. Guarded by the condition `changed`.
+"""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from enisle.control.output import Output
+from enisle.control.wire import Json, StaleToken, described, raised
+from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
+
+if TYPE_CHECKING:
+    from enisle.island import Island, RunningCommand
+
+MAX_RUNNING = 256
+KEPT = 200
+"""Commands that ended and are still known."""
+HEAD_BYTES = 16 << 10
+PROGRAM = "log"
+"""What the island's own program is called among its commands."""
+
+
+class Command:
+    """One command, running or ended."""
+
+    def __init__(self, directory: str, task: str, token: int, argv: list[str]) -> None:
+        self.directory, self.task, self.token, self.argv = directory, task, token, argv
+        self.output = Output(directory)
+        self.running: RunningCommand | None = None
+        self.started = time.time()
+        self.began = time.monotonic()
+        self.timed_out = False
+        self.end: Json | None = None
+        self._heads = {"stdout": bytearray(), "stderr": bytearray()}
+        self._sizes = {"stdout": 0, "stderr": 0}
+        self._timer: threading.Timer | None = None
+
+    def status(self) -> Json:
+        told: Json = {"task": self.task, "argv": self.argv, "started": self.started, "next": self.output.number}
+        return told | (self.end or {"ended": None})
+
+    def take(self, stream: str, content: bytes) -> None:
+        head = self._heads[stream]
+        head += content[: HEAD_BYTES - len(head)]
+        self._sizes[stream] += len(content)
+        self.output.write(stream, content)
+
+    def limit(self, seconds: float) -> None:
+        """Kill it when it runs longer."""
+        self._timer = threading.Timer(seconds, self._overdue)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _overdue(self) -> None:
+        self.timed_out = True
+        self.kill(signal.SIGKILL)
+
+    def kill(self, signo: int) -> None:
+        if self.running is not None:
+            try:
+                self.running.kill(signo)
+            except (GuestError, StateError):
+                pass  # the island went first
+
+    def finish(self, exit_code: int | None, error: Json | None) -> Json:
+        """Return how it ended, and write it down."""
+        if self._timer:
+            self._timer.cancel()
+        self.output.close()
+        end: Json = {
+            "ended": time.time(),
+            "exit_code": exit_code,
+            "timed_out": self.timed_out,
+            "seconds": round(time.monotonic() - self.began, 6),
+            "stdout": base64.b64encode(self._heads["stdout"]).decode(),
+            "stderr": base64.b64encode(self._heads["stderr"]).decode(),
+            "stdout_bytes": self._sizes["stdout"],
+            "stderr_bytes": self._sizes["stderr"],
+            "truncated": self.output.truncated,
+            "error": error,
+        }
+        write_json(f"{self.directory}/command.json", self.status() | end)
+        return end
+
+
+def write_json(path: str, value: Json) -> bool:
+    """Replace a file; return whether the disk took it."""
+    staged = f"{path}.new"
+    try:
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump(value, file)
+        os.replace(staged, path)
+    except OSError:
+        try:
+            os.unlink(staged)
+        except OSError:
+            pass
+        return False
+    return True
+
+
+def read_json(path: str) -> Json | None:
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+class Commands:
+    """All commands of an island."""
+
+    def __init__(self, island: "Island", directory: str) -> None:
+        self._island, self._directory = island, directory
+        self.changed = threading.Condition()
+        self.changes = 0
+        self._known: dict[str, Command] = {}
+        self._threads: set[threading.Thread] = set()
+
+    def touch(self) -> None:
+        """Wake whoever waits for a change."""
+        with self.changed:
+            self.changes += 1
+            self.changed.notify_all()
+
+    def find(self, task: str) -> Command:
+        """Raises NotFound."""
+        with self.changed:
+            found = self._known.get(task)
+        if found is None:
+            raise NotFound(f"no command of task {task} runs on the island", "", "")
+        return found
+
+    def running(self) -> int:
+        with self.changed:
+            return sum(command.end is None for command in self._known.values())
+
+    def start(self, task: str, token: int, asked: Json, stdin: bytes) -> Json:
+        """Start a task's command, or join it when it was started before. Raises what starting it raised."""
+        directory = self._place(task)
+        with self.changed:
+            known = self._known.get(task)
+            if known is not None:
+                if token < known.token:
+                    why = f"its token is {token}, and {known.token} has been here"
+                    raise StaleToken("the command takes no orders from a task that was replaced", why, "")
+                known.token = token
+                return self._told(known.status())
+            if (kept := read_json(f"{directory}/command.json")) is not None:
+                # Of a keeper before us: it ended, or it ended with that keeper.
+                return self._told(kept if kept.get("ended") else kept | _lost())
+            if sum(command.end is None for command in self._known.values()) >= MAX_RUNNING:
+                raise StateError("the island runs too many commands", f"{MAX_RUNNING} at once", "wait for some to end")
+            command = self._known[task] = Command(directory, task, token, list(asked["argv"]))
+        self._begin(command, asked, stdin)
+        return self._told(command.status())
+
+    def _place(self, task: str) -> str:
+        if not task.replace("-", "").replace("_", "").isalnum() or not task.isascii():
+            raise InvalidRequest(f"{task!r:.80} is no task")
+        return PROGRAM if task == PROGRAM else f"{self._directory}/{task}"
+
+    def _told(self, status: Json) -> Json:
+        if status.get("error"):
+            raise raised(status["error"])
+        return status
+
+    def _begin(self, command: Command, asked: Json, stdin: bytes) -> None:
+        write_json(f"{command.directory}/command.json", command.status())
+        try:
+            command.running = self._island.start(
+                command.argv, env=asked.get("env") or None, cwd=asked.get("cwd") or None, stdin=stdin or None
+            )
+        except Exception as error:
+            with self.changed:
+                command.end = command.finish(None, described(error))
+            self.touch()
+            return
+        if asked.get("timeout_s"):
+            command.limit(float(asked["timeout_s"]))
+        thread = threading.Thread(target=self._follow, args=(command,), name=f"command {command.task}", daemon=True)
+        with self.changed:
+            self._threads.add(thread)
+        thread.start()
+        self.touch()
+
+    def _follow(self, command: Command) -> None:
+        """Take its output to its end."""
+        code: int | None = None
+        error: Json | None = None
+        assert command.running is not None
+        try:
+            with command.running as running:
+                for stream, content in running:
+                    command.take(stream, content)
+                    with self.changed:
+                        self.changed.notify_all()
+                code = running.wait()
+        except Exception as trouble:  # the island died, or our own defect: told with the command
+            error = described(trouble)
+        end = command.finish(code, error)
+        with self.changed:
+            command.end = end
+            command.running = None
+            self._threads.discard(threading.current_thread())
+        self.touch()
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        with self.changed:
+            ended = [one for one in self._known.values() if one.end is not None and one.task != PROGRAM]
+            old = sorted(ended, key=lambda one: one.started)[: max(0, len(ended) - KEPT)]
+            for command in old:
+                del self._known[command.task]
+        for command in old:
+            shutil.rmtree(command.directory, ignore_errors=True)
+
+    # ---- waiting ---------------------------------------------------------------------------------------------------
+
+    def wait_for_end(self, task: str, seconds: float) -> Json:
+        """Return a command's status once it has ended, or after some seconds. Raises what ended it."""
+        command = self.find(task)
+        with self.changed:
+            self.changed.wait_for(lambda: command.end is not None, seconds)
+        return self._told(command.status())
+
+    def wait_for_output(self, task: str, after: int, seconds: float) -> Json:
+        """Return how much a command has written once it is more than `after` pieces, or it ended, or it took long."""
+        command = self.find(task)
+        with self.changed:
+            self.changed.wait_for(lambda: command.end is not None or command.output.number > after, seconds)
+        return {"next": command.output.number, "ended": command.end is not None}
+
+    def wait_for_change(self, seen: int, seconds: float) -> int:
+        with self.changed:
+            self.changed.wait_for(lambda: self.changes > seen, seconds)
+            return self.changes
+
+    def join(self, seconds: float) -> None:
+        """Wait until all have ended and said so, now that their island has."""
+        deadline = time.monotonic() + seconds
+        with self.changed:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _lost() -> Json:
+    error = described(GuestError("the command ended with its island", "the island was stopped, or died", ""))
+    return {"ended": time.time(), "exit_code": None, "error": error}
+
+
+def result_of(status: Json) -> dict[str, Any]:
+    """Return what a task's result tells of a command: its end and the beginning of its output."""
+    stdout, stderr = (base64.b64decode(status.get(name) or "") for name in ("stdout", "stderr"))
+    longer = status.get("stdout_bytes", 0) > len(stdout) or status.get("stderr_bytes", 0) > len(stderr)
+    return {
+        "exit_code": status.get("exit_code"),
+        "timed_out": bool(status.get("timed_out")),
+        "seconds": status.get("seconds", 0.0),
+        "stdout": stdout.decode(errors="replace"),
+        "stderr": stderr.decode(errors="replace"),
+        "truncated": bool(longer or status.get("truncated")),
+    }

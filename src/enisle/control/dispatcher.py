@@ -1,0 +1,104 @@
+"""The dispatcher's process: it decides which task runs next, keeps history, and has islands without a record adopted.
+
+Several may run on one engine; the one with the lease leads. Its event loop owns everything here.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import time
+
+from enisle.control.places import Places
+from enisle.errors import EnisleError
+from enisle.tasks import CONTROL, ENDED, PINNED, PROGRESS, Dispatcher, JetStream, Request, Resource, Tasks, View
+
+ADOPTED_S = 10.0
+"""How long an island must be there without a record before it gets one: one being made has none yet."""
+
+
+class Adopter:
+    """Submits `island.adopt@1` for what hosts tell of and the store knows nothing of."""
+
+    def __init__(self, store: JetStream, view: View, dispatcher: Dispatcher) -> None:
+        self._store, self._view, self._dispatcher = store, view, dispatcher
+        self._since: dict[str, float] = {}
+
+    async def run(self) -> None:
+        await self._view.ready()
+        while True:
+            await asyncio.sleep(ADOPTED_S / 5)
+            strays = self._strays()
+            now = time.monotonic()
+            self._since = {key: self._since.get(key, now) for key in strays}
+            for key in strays:
+                if self._dispatcher.leads and now - self._since[key] >= ADOPTED_S:
+                    await self._adopt(key.partition(".")[2], self._view.live[key])
+
+    def _strays(self) -> list[str]:
+        view = self._view
+        wanted = {one.name for task in view.tasks.values() if task.state not in ENDED for one in task.resources}
+        return [
+            key
+            for key, live in view.live.items()
+            if key.startswith("island.")
+            and key not in view.records
+            and key not in wanted
+            and live.get("host") in view.hosts
+        ]
+
+    async def _adopt(self, name: str, live: dict[str, object]) -> None:
+        tasks = Tasks(self._store, str(live.get("tenant", "default")), "platform")
+        request = Request(
+            "island.adopt@1",
+            {"island": name},
+            (Resource("island", name),),
+            host=str(live["host"]),
+            placement=PINNED,
+            key=f"adopt {name} {live.get('created')} {int(time.time() / 60)}",
+        )
+        try:
+            await tasks.submit(request)
+        except EnisleError as error:
+            say(str(error))
+
+
+async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
+    """Dispatch until cancelled. Raises EnisleError when the engine cannot be reached."""
+    url = places.read_engine_url()
+    async with JetStream(url, bucket=CONTROL) as store, JetStream(url, bucket=PROGRESS) as progress:
+        dispatcher = Dispatcher(store, f"{os.uname().nodename.split('.')[0]}-{os.getpid()}")
+        view = View(store, progress)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dispatcher.run())
+            group.create_task(view.run())
+            group.create_task(Adopter(store, view, dispatcher).run())
+
+
+def say(line: str) -> None:
+    try:
+        os.write(2, f"dispatcher: {line}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # a full disk: what is said is lost, what is done is not
+
+
+def main(state: str, words: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m enisle.control dispatcher")
+    parser.add_argument("--accept-store", action="store_true")
+    asked = parser.parse_args(words)
+
+    async def run() -> None:
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this is not None
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signo, this.cancel)
+        await run_dispatcher(Places(state), asked.accept_store)
+
+    try:
+        asyncio.run(run())
+    except asyncio.CancelledError:
+        return 0
+    except EnisleError as error:
+        say(str(error))
+        return error.exit_code
+    return 0
