@@ -1,9 +1,10 @@
 """Instructions that the emulated processor would get wrong, and where they stand in each address space.
 
 Unicorn 2.1 executes VEX-encoded instructions of 128 bits as the SSE instructions they resemble: with another source,
-and the upper half left alone. So where software executes AVX it stops before each (`Engine.set_exits`): #UD. Whoever
-makes a page executable says here first what is on it. An address that never starts an instruction is never met; but
-each costs about a microsecond with every run, so that those inside of other instructions are left out.
+and the upper half left alone. So where software executes AVX it must not meet any. Whoever makes a page executable asks
+here first: instructions that code leaves no doubt about are replaced by UD2 in the copy that executes. Before the rest
+it stops (`Engine.set_exits`): #UD. An address that never starts an instruction is never met; but each costs about a
+microsecond with every run, so that those inside of other instructions are left out.
 """
 
 import re
@@ -17,6 +18,7 @@ VEX_PREFIX = re.compile(rb"\xc5|\xc4(?=[\x01-\x03\x21-\x23\x41-\x43\x61-\x63\x81
 """The first byte of VEX, and the maps there are (SDM 2A 2.3.5)."""
 GENERAL = frozenset(("bmi1", "bmi2"))
 """VEX-encoded features that Unicorn has."""
+UD2 = b"\x0f\x0b"
 KEPT = 4096
 FAR, NEAR, WITNESSES = 24, 8, 6
 """From where code is decoded to see whether an address is inside an instruction, and how often it must come out so."""
@@ -36,6 +38,19 @@ def suspects(content: bytes) -> tuple[int, ...]:
         elif not GENERAL.intersection(instruction.features) and not _is_inside(content, at, lengths):
             found.append(at)
     return tuple(found)
+
+
+def replaced(content: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """Return a page with UD2 over each AVX instruction that the code around leaves no doubt about, and where."""
+    from enisle.machine.enforcement.stream import Stream
+
+    stream, result = Stream(content), bytearray(content)
+    found: list[int] = []
+    for at in suspects(content):
+        if stream.at(at) and stream.locate(at, found[-1] if found else None) == at:
+            result[at : at + len(UD2)] = UD2
+            found.append(at)
+    return bytes(result), tuple(found)
 
 
 def _is_inside(content: bytes, at: int, lengths: dict[int, int]) -> bool:
@@ -66,6 +81,7 @@ class CodeTraps:
         self._shoot_down = shoot_down
         self._places: dict[Gpa, dict[int, tuple[int, ...]]] = {}
         self._known: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
+        self._replaced: OrderedDict[bytes, tuple[bytes, tuple[int, ...]]] = OrderedDict()
         self._versions: dict[Gpa, int] = {}
         self._version = 0
 
@@ -106,6 +122,15 @@ class CodeTraps:
             found = self._known[content] = suspects(content)
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
+        return found
+
+    def replace(self, content: bytes) -> tuple[bytes, tuple[int, ...]]:
+        """Return what `replaced` does; pages come by again."""
+        found = self._replaced.get(content)
+        if found is None:
+            found = self._replaced[content] = replaced(content)
+            if len(self._replaced) > KEPT:
+                self._replaced.popitem(last=False)
         return found
 
     def addresses(self, root: Gpa) -> frozenset[int]:

@@ -154,8 +154,12 @@ class CodePages:
         if look.patched is None or self._touches_neighbour(number, content):
             self.stepped.add(number)
             return None
-        self.code[number] = CodePage(content, look.sites) if look.sites else UNCHANGED
-        return Looked(number, frame, look.patched, shared)
+        patched, sites = look.patched, look.sites
+        if self.traps:
+            patched, places = self.traps.replace(patched)
+            sites += tuple(Site(place, 2) for place in places)
+        self.code[number] = CodePage(content, sites) if sites else UNCHANGED
+        return Looked(number, frame, patched, shared)
 
     def _install(self, found: "list[Looked]") -> None:
         """Let the pages execute, all at once: what the host does for each change of a frame is done by run."""
