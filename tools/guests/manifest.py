@@ -48,6 +48,8 @@ class Part(Record):
     name: str
     member: str
     package: Package
+    large: bool
+    """Fetched only when asked for by its name."""
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
@@ -68,7 +70,7 @@ def _read(path: Path, kind: str, make: Callable[[dict[str, Any]], T]) -> list[T]
 
 
 def _part(told: dict[str, Any]) -> Part:
-    return Part(told["name"], told["member"], _package(told["package"]))
+    return Part(told["name"], told["member"], _package(told["package"]), told.get("large", False))
 
 
 def _entry(kernel: dict[str, Any]) -> Entry:
