@@ -11,7 +11,19 @@ import time
 
 from enisle.control.places import Places
 from enisle.errors import EnisleError
-from enisle.tasks import CONTROL, ENDED, PINNED, PROGRESS, Dispatcher, JetStream, Request, Resource, Tasks, View
+from enisle.tasks import (
+    CONTROL,
+    ENDED,
+    PINNED,
+    PROGRESS,
+    Dispatcher,
+    JetStream,
+    Request,
+    Resource,
+    StoreGuard,
+    Tasks,
+    View,
+)
 
 ADOPTED_S = 10.0
 """How long an island must be there without a record before it gets one: one being made has none yet."""
@@ -67,9 +79,11 @@ async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
     """Dispatch until cancelled. Raises EnisleError when the engine cannot be reached."""
     url = places.read_engine_url()
     async with JetStream(url, bucket=CONTROL) as store, JetStream(url, bucket=PROGRESS) as progress:
-        dispatcher = Dispatcher(store, f"{os.uname().nodename.split('.')[0]}-{os.getpid()}")
+        guard = StoreGuard(store, places.engine, accept_store)
+        dispatcher = Dispatcher(store, f"{os.uname().nodename.split('.')[0]}-{os.getpid()}", safety=guard)
         view = View(store, progress)
         async with asyncio.TaskGroup() as group:
+            group.create_task(guard.run())
             group.create_task(dispatcher.run())
             group.create_task(view.run())
             group.create_task(Adopter(store, view, dispatcher).run())

@@ -11,6 +11,7 @@ from enisle.tasks.archive import Archive, Copy
 from enisle.tasks.client import Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
+from enisle.tasks.fastlane import FastLane, Outcome
 from enisle.tasks.history import History
 from enisle.tasks.identity import Identity, identity_of, new_identity
 from enisle.tasks.jetstream import CONTROL, OBJECTS, PROGRESS, JetStream
@@ -34,6 +35,7 @@ from enisle.tasks.records import (
     Task,
 )
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
+from enisle.tasks.safety import Safety, StoreGuard, check_store
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
 from enisle.tasks.view import News, Subscription, View
@@ -63,23 +65,27 @@ __all__ = [
     "EngineAddress",
     "Entry",
     "Failure",
-    "Identity",
+    "FastLane",
     "History",
+    "Identity",
     "JetStream",
     "Journal",
     "Lease",
     "Lock",
     "News",
     "Objects",
+    "Outcome",
     "Picture",
     "Questions",
     "Request",
     "Resource",
     "Routine",
     "Routines",
+    "Safety",
     "StaleToken",
     "State",
     "Store",
+    "StoreGuard",
     "Subscription",
     "Task",
     "Tasks",
@@ -88,6 +94,7 @@ __all__ = [
     "View",
     "admit_host",
     "admitted",
+    "check_store",
     "engine_address",
     "example_routines",
     "expel_host",

@@ -17,6 +17,7 @@ from itertools import islice
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import Batch, plan
 from enisle.tasks.records import Assignment, Lock, Task
+from enisle.tasks.safety import Safety
 from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Store, Unavailable, Value
 
 LEASE = "lease.dispatcher"
@@ -49,7 +50,8 @@ class DispatcherStatistics:
 class Dispatcher:
     """`async with asyncio.TaskGroup() as group: group.create_task(Dispatcher(store, "me").run())`.
 
-    `archive` moves what has ended out of the store; `paused`, when not empty, says why nothing is decided.
+    `archive` moves what has ended out of the store; `paused`, when not empty, says why nothing is decided, and so does
+    `safety` when it is not ok.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Dispatcher:
         name: str,
         ttl_s: float = 3.0,
         archive: "Callable[[Dispatcher], Awaitable[None]] | None" = None,
+        safety: "Safety | None" = None,
     ) -> None:
+        self._safety = safety
         self._store, self.name, self._ttl_s, self._archive = store, name, ttl_s, archive
         self.picture = Picture()
         self.paused = ""
@@ -81,7 +85,11 @@ class Dispatcher:
 
     @property
     def decides(self) -> bool:
-        return self.leads and self._current and not self.paused
+        return self.leads and self._current and not self.paused and self._trusts_the_store()
+
+    def _trusts_the_store(self) -> bool:
+        """Whether the store is the one we had, and the tokens of this picture are of its epoch."""
+        return self._safety is None or (self._safety.ok and self._safety.epoch == self.picture.epoch)
 
     def now(self) -> float:
         return self._clock + time.monotonic()

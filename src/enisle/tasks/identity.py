@@ -25,6 +25,7 @@ EXPORTS = (
     "$KV.ctl.host.*",
     "$KV.prog.prog.>",
     "$KV.prog.live.>",
+    "$KV.obj.obj.>",
     "$JS.API.DIRECT.GET.>",
     "$JS.API.CONSUMER.CREATE.KV_ctl.>",
     "$JS.API.CONSUMER.DELETE.KV_ctl.*",
@@ -107,6 +108,8 @@ def accounts(password: str, system: str, hosts: Mapping[str, str]) -> str:
 def _host_account(host: str, public: str) -> str:
     """Return the account of a host: what it may write, read and watch, each a whole token at the engine."""
     own = [f"$KV.ctl.asg.{host}.>", f"$KV.ctl.host.{host}", f"$KV.prog.prog.{host}.>", f"$KV.prog.live.{host}.>"]
+    # An object is named by its content's hash and checked when read: writing over one can only make it unreadable.
+    own.append("$KV.obj.obj.>")
     read = [*own, f"$KV.ctl.stop.{host}.>", "$KV.ctl.cfg.epoch"]
     api = [f"DIRECT.GET.KV_{subject.split('.')[1]}.{subject}" for subject in read]
     for kind in WATCHED:

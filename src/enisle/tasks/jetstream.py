@@ -19,12 +19,13 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from enisle.errors import HostError
-from enisle.tasks.connection import connect
+from enisle.tasks.connection import connect, state_directory
 from enisle.tasks.identity import HOST_API
 from enisle.tasks.leases import RenewedLease
 from enisle.tasks.pullwatch import PullWatch
 from enisle.tasks.requests import Requests
 from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Unavailable, Value
+from enisle.tasks.watermark import read_mark
 
 TOMBSTONE_S = 60
 """How long the engine remembers that a key is gone; afterwards its revision is ABSENT again."""
@@ -35,7 +36,7 @@ PATIENCE_S = 10.0
 LAG_S = 2.0
 """How long a replica may be behind the leader before what it says is believed."""
 WRONG_SEQUENCE = frozenset({10071, 10164})
-NOT_FOUND = 10037
+NOT_FOUND, NO_STREAM = 10037, 10059
 MARK = "Enisle-Change"
 DELETED = {"KV-Operation": "DEL", "Nats-TTL": f"{TOMBSTONE_S}s"}
 
@@ -99,6 +100,7 @@ class JetStream:
         assert bool(seed) == bool(host), "a seed is a host's"
         self._urls, self.bucket, self.replicas = list(urls), bucket, replicas
         self._seed, self._ca, self.host = seed, ca, host
+        self.state_directory = state_directory(urls[0]) if urls else None
         self._client = Client()
         self._requests = Requests(self._client, REQUEST_S)
         self._api = HOST_API if host else "$JS.API."
@@ -117,8 +119,24 @@ class JetStream:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def create_stream(self) -> None:
-        """Make the stream when there is none. Raises HostError."""
+    @property
+    def server(self) -> str:
+        """Which life of the engine we are connected to; empty on a cluster, whose store outlives its servers."""
+        return str(self._client._server_info.get("server_id", "")) if self.state_directory else ""
+
+    async def last_revision(self) -> int | None:
+        """Return the last revision the engine gave, None when there is no stream. Raises Unavailable."""
+        answer = await self._patiently(lambda: self._ask(f"STREAM.INFO.{self.bucket.stream}", {}))
+        if error := answer.get("error"):
+            if error.get("err_code") == NO_STREAM:
+                return None
+            raise Unavailable("cannot look at the store", error.get("description", ""), "")
+        return answer["state"]["last_seq"]
+
+    async def create_stream(self, anew: bool = False) -> None:
+        """Make the stream when there is none; `anew` also where there was one before. Raises HostError."""
+        if not anew and self.bucket is CONTROL and self.state_directory and read_mark(self.state_directory):
+            return  # it is gone or it is there: whoever guards it finds out, before anybody makes another
         wanted = stream_configuration(self.bucket, self.replicas)
         deadline = time.monotonic() + PATIENCE_S
         while True:  # a cluster elects its leader first
@@ -246,9 +264,10 @@ class JetStream:
 
     # ---- watching --------------------------------------------------------------------------------------------------
 
-    def watch(self, prefix: str) -> AsyncIterator[Entry | None]:
+    def watch(self, prefix: str, headers_only: bool = False) -> AsyncIterator[Entry | None]:
         stream, root = self.bucket.stream, self.bucket.root
-        return PullWatch(self._client, self._requests, stream, root, prefix, self._api, self.host).entries()
+        where = stream, root, prefix, self._api, self.host
+        return PullWatch(self._client, self._requests, *where, headers_only).entries()
 
     async def lease(self, key: str, value: Value, ttl_s: float) -> Lease:
         lease = RenewedLease(self, key, value, ttl_s)

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from enisle.tasks.identity import consumer_name
 from enisle.tasks.requests import Requests
-from enisle.tasks.store import Entry, Unavailable
+from enisle.tasks.store import Entry, Unavailable, Value
 
 HEARTBEAT_S = 0.5
 SILENCE_S = 1.2
@@ -36,8 +36,17 @@ class PullWatch:
     """One watch of a key-value stream: of the keys under `prefix`, which ends with a dot, or of the one key it is."""
 
     def __init__(
-        self, client: Client, requests: Requests, stream: str, root: str, prefix: str, api: str, host: str
+        self,
+        client: Client,
+        requests: Requests,
+        stream: str,
+        root: str,
+        prefix: str,
+        api: str = "$JS.API.",
+        host: str = "",
+        headers_only: bool = False,
     ) -> None:
+        self._headers_only = headers_only
         self._client, self._requests, self._stream, self._root = client, requests, stream, root
         self._api, self._name = api, consumer_name(host, prefix.partition(".")[0]) if host else ""
         self._filter = f"{root}{prefix}" + (">" if not prefix or prefix.endswith(".") else "")
@@ -78,6 +87,7 @@ class PullWatch:
             "replay_policy": "instant",
             "mem_storage": True,
             "num_replicas": 1,
+            "headers_only": self._headers_only,
             "inactive_threshold": 10_000_000_000,
         }
         question = {"stream_name": self._stream, "config": configuration, "action": "create"}
@@ -128,7 +138,8 @@ class PullWatch:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>, or with domain
         tokens = message.reply.split(".")
         revision, pending = int(tokens[-4 if len(tokens) == 9 else -5]), int(tokens[-1 if len(tokens) == 9 else -2])
-        value = None if gone or not message.data else json.loads(message.data)
+        value: Value | None = {} if self._headers_only else json.loads(message.data or b"null")
+        value = None if gone else value
         when = int(tokens[-2 if len(tokens) == 9 else -3]) / 1e9
         return Entry(message.subject.removeprefix(self._root), value, revision, current=not pending, time=when)
 
