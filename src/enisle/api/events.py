@@ -7,15 +7,18 @@ Progress has no revision; it is told to whoever listens, and anew in every snaps
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from enisle.api.problems import encode
 from enisle.api.services import Json, News, Services, Viewing
 from enisle.api.shapes import lock_json, progress_json, seen, waiting_for
-from enisle.api.sse import AHEAD, event
+from enisle.api.sse import event
 from enisle.errors import EnisleError, InvalidRequest, NotFound
 
+SMALLEST, LARGEST, AT_ONCE_S = 512, 16 << 10, 0.01
+"""Bytes of a piece, and how soon a reader has taken one that could have been larger."""
 SHOWN = frozenset({"island", "vm"})
 """Kinds of resources that have a look of their own, made of a record, what is live and who holds it."""
 
@@ -78,6 +81,7 @@ class Events:
         self._dirty: dict[tuple[str, str], int] = {}
         self._fresh: list[tuple[int, bool, str, str, Any]] = []
         self._highest = 0
+        self._room = SMALLEST
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield pieces of the stream, a few kilobytes each, made when the reader took the last."""
@@ -93,7 +97,9 @@ class Events:
                         await self._take(asking.result())
                         asking = asyncio.ensure_future(subscription.news())
                     if piece := self._piece():
+                        began = time.monotonic()
                         yield piece
+                        self._judge(time.monotonic() - began)
                     await asyncio.sleep(0)  # `asking` may have its answer already
             finally:
                 asking.cancel()
@@ -202,10 +208,14 @@ class Events:
             self._told.pop(key, None)
         self._fresh.append((revision, derived, name, identity, value))
 
+    def _judge(self, seconds: float) -> None:
+        """Give much at once to a reader that takes it at once, and little to one that does not: that would grow old."""
+        self._room = min(LARGEST, self._room * 2) if seconds < AT_ONCE_S else SMALLEST
+
     def _piece(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while len(self._waiting) and size < AHEAD // 2:
+        while len(self._waiting) and size < self._room:
             name, identity, value, mark = self._waiting.take()
             number = f"{self._view.epoch}-{mark}" if mark else ""
             data = encode({} if name in ("current", "reset") else {"id": identity, "value": value})

@@ -18,7 +18,7 @@ from enisle.api.services import Services
 
 PATIENCE_S = 20.0
 HEARTBEAT_S = 10.0
-AHEAD = 4096
+AHEAD = 1024
 """Bytes that may wait in the process and, besides, unsent in the kernel (tcp(7), TCP_NOTSENT_LOWAT)."""
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -71,6 +71,9 @@ class EventStream:
             await self._send(send, {"type": "http.response.start", "status": 200, "headers": HEADERS})
             async for part in self._source:
                 await self._send(send, {"type": "http.response.body", "body": part, "more_body": True})
+                # The server waits before it writes; this waits until it could write more, so that what the source is
+                # asked for next is not made before its time.
+                await self._send(send, {"type": "http.response.body", "body": b"", "more_body": True})
             await self._send(send, {"type": "http.response.body", "body": b""})
         except TimeoutError:
             self._services.measures.dropped += 1
