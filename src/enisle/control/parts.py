@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from enisle.abi import host
 
@@ -19,10 +19,10 @@ PATIENCE_S = 8.0
 
 
 class Part:
-    """A named command line."""
+    """A named command line; the words `once` are for its first start alone."""
 
-    def __init__(self, name: str, argv: list[str]) -> None:
-        self.name, self._argv = name, argv
+    def __init__(self, name: str, argv: list[str], once: Sequence[str] = ()) -> None:
+        self.name, self._argv, self._once = name, argv, once
         self._process: subprocess.Popen[bytes] | None = None
         self._pause_s = FIRST_PAUSE_S
         self._began = self._again = 0.0
@@ -40,13 +40,14 @@ class Part:
     def start(self) -> None:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
-            self._argv,
+            [*self._argv, *self._once],
             stdin=subprocess.DEVNULL,
             stdout=2,
             cwd="/",
             start_new_session=True,
             preexec_fn=die_with(os.getpid()),
         )
+        self._once = ()
 
     def last_words(self) -> str:
         assert self._process is not None

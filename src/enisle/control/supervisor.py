@@ -98,7 +98,7 @@ class Supervisor:
             write_private(self._places.engine_url, self._engine.url)
         state = str(self._places.directory)
         accept = ["--accept-store"] if options.accept_store else []
-        self._parts.append(Part("dispatcher", python("enisle.control", "dispatcher", state, *accept)))
+        self._parts.append(Part("dispatcher", python("enisle.control", "dispatcher", state), accept))
         if options.agent:
             self._parts.append(Part("agent", python("enisle.control", "agent", state, "--host", self._host)))
         port = 0
