@@ -105,6 +105,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             guard=Guard(book, names),
             history=history,
             routines=_known_routines(),
+            check_arguments=lambda routine, arguments: host_routines().get(routine).check(arguments),
             health=Doctor(store, view).look,
             admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine, name, key),
             expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),

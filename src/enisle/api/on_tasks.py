@@ -24,6 +24,7 @@ async def submit(call: Call) -> Answer:
         same = sorted(name for name in known if name.partition("@")[0] == body.routine.partition("@")[0])
         there = f"there is {', '.join(same)}" if same else f"not {body.routine[:80]!r}"
         raise InvalidRequest("there is no such routine", there, "`enisle task routines`")
+    call.services.check_arguments(body.routine, body.arguments)
     request = Request(
         body.routine,
         body.arguments,

@@ -110,6 +110,8 @@ class Services:
     """What makes a request for an island or a machine out of named fields."""
     vm_spec: Callable[..., Any]
     state: Path
+    check_arguments: Callable[[str, Json], object] = lambda routine, arguments: None
+    """Raises InvalidRequest for arguments that a routine does not take."""
     console: Path | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     lost: list[BaseException | None] = field(default_factory=list[BaseException | None])

@@ -83,7 +83,7 @@ class Routine:
             if name not in given:
                 if needed:
                     raise InvalidRequest(f"{self.name} needs the argument {name!r}", "", self.usage)
-            elif not isinstance(given[name], kind) or (kind is not bool and isinstance(given[name], bool)):
+            elif not _fits(given[name], kind):
                 raise InvalidRequest(
                     f"{name!r} of {self.name} must be {kind.__name__}", f"not {given[name]!r:.60}", self.usage
                 )
@@ -95,6 +95,13 @@ class Routine:
             f"{name}: {kind.__name__}" + ("" if needed else "?") for name, (kind, needed) in self.parameters.items()
         ]
         return f"{self.name}({', '.join(words)})"
+
+
+def _fits(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    # JSON knows one kind of numbers: whoever means 1.0 may have written 1.
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 class Routines:

@@ -150,6 +150,7 @@ class Run:
             if stop is not None:
                 return {"status": STOPPED, "failure": None}
             routine = self._agent.routines.get(self.context.routine)
+            routine.check(self.arguments)
             if self.fenced:
                 return None
             self._body = asyncio.ensure_future(routine.body(self))
