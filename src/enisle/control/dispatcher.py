@@ -27,6 +27,7 @@ from enisle.tasks import (
 
 ADOPTED_S = 10.0
 """How long an island must be there without a record before it gets one: one being made has none yet."""
+LOOK_S = 0.5
 
 
 class Adopter:
@@ -73,6 +74,16 @@ class Adopter:
             await tasks.submit(request)
         except EnisleError as error:
             say(str(error))
+
+
+async def report(guard: StoreGuard) -> None:
+    """Say in the log when nothing is decided because the store may not be what it was, and when that is over."""
+    said = ""
+    while True:
+        if guard.reason != said:
+            said = guard.reason
+            say(f"decides nothing: {said}" if said else "decides")
+        await asyncio.sleep(LOOK_S)
 
 
 async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
