@@ -1,7 +1,7 @@
 """What every verb that changes something does: submit, follow, tell the end, exit with its code."""
 
+import os
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +33,7 @@ class Wish:
     ) -> None:
         self.method, self.path, self.body, self.query = method, path, body, query
         self.name, self.ending = name, ending
-        self.key = uuid.uuid4().hex
+        self.key = os.urandom(16).hex()
 
     def submit(self, door: Door) -> Json:
         return door.ask(self.method, self.path, self.query, self.body, self.key)

@@ -70,7 +70,11 @@ class HttpDoor:
             headers["Idempotency-Key"] = key
         answer = self._send(method, path, query, content, headers)
         found = self._read(answer)
-        return json.loads(found) if found else None
+        try:
+            return json.loads(found) if found else None
+        except (ValueError, RecursionError) as error:
+            why = "what it said is no JSON: it is no platform, perhaps"
+            raise HostError(f"{self.url} cannot be understood", why, "check the address") from error
 
     def download(self, path: str, query: Query) -> Iterator[bytes]:
         answer = self._send("GET", path, query, None, {})

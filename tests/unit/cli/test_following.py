@@ -150,11 +150,16 @@ def test_following_a_log_begins_with_its_tail_and_misses_nothing(capfd: pytest.C
 def test_a_watch_goes_on_from_the_start_when_the_platform_was_lost() -> None:
     door = FakeDoor()
     door.event_runs = [[("task", "a", {}), LOST], [LOST], [("task", "b", {})], [KeyboardInterrupt()]]
-    found: list[str] = []
+    events = persistent(door)
+    assert [(name, identity) for name, identity, _ in (next(events) for _ in range(5))] == [
+        ("task", "a"),
+        ("reset", ""),
+        ("reset", ""),
+        ("task", "b"),
+        ("reset", ""),
+    ]
     with pytest.raises(KeyboardInterrupt):
-        for name, identity, _ in persistent(door):
-            found.append(identity or name)
-    assert found == ["a", "reset", "reset", "b", "reset"]
+        next(events)
 
 
 def test_patience_ends_only_with_what_it_is_for() -> None:

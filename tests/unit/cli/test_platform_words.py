@@ -82,12 +82,12 @@ def test_every_noun_has_a_page_and_every_verb_a_place() -> None:
     ids=" ".join,
 )
 def test_what_cannot_work_is_refused_in_three_lines_and_nobody_is_asked(words: tuple[str, ...], door: FakeDoor) -> None:
-    try:
-        code = do(*words)
-    except InvalidRequest as error:
-        assert len(str(error).splitlines()) == 3
-        code = error.exit_code
-    assert code == 2
+    if words == ("island",):
+        assert do(*words) == 2  # its help was printed
+    else:
+        with pytest.raises(InvalidRequest) as caught:
+            do(*words)
+        assert len(str(caught.value).splitlines()) == 3
     assert not door.asked
 
 
@@ -148,12 +148,13 @@ def test_waiting_exits_with_how_the_task_ended(
 ) -> None:
     identity = ended()["id"]
     door.tell("GET", f"/v1/tasks/{identity}", task(), ended(state, cancel="enough" * (state == "cancelled")))
-    try:
-        found = do("task", "wait", "--json", identity)
-    except EnisleError as error:
-        assert len(str(error).splitlines()) == 3
-        found = error.exit_code
-    assert found == code
+    if state == "failed":
+        with pytest.raises(EnisleError) as caught:
+            do("task", "wait", "--json", identity)
+        assert len(str(caught.value).splitlines()) == 3
+        assert caught.value.exit_code == code
+    else:
+        assert do("task", "wait", "--json", identity) == code
     assert json.loads(capsys.readouterr().out)["state"] == state
 
 

@@ -1,0 +1,295 @@
+"""The platform from the command line, with real processes: what a person does with it in a day, and what goes wrong."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from onterminal import OnTerminal
+from upplatform import Up, up, wait_until
+
+ID = re.compile(r"[0-9a-f]{24}")
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Up]:
+    with up() as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def web(platform: Up) -> str:
+    """An island that all tests of this file may use."""
+    assert platform.ok("island", "create", "--memory", "256M", "web").startswith("created web in ")
+    return "web"
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def test_up_again_says_that_it_is_up_and_gives_another_way_in(platform: Up) -> None:
+    first, second = platform.enisle("up"), platform.enisle("up")
+    assert first.returncode == second.returncode == 0
+    assert "up already" in second.stderr
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?code=\S{20,}\n", second.stdout)
+    assert first.stdout != second.stdout
+    assert json.loads(platform.ok("up", "--json"))["started"] is False
+
+
+def test_status_tells_how_it_is(platform: Up, web: str) -> None:
+    told = json.loads(platform.ok("status", "--json"))
+    assert told["ok"] is True
+    assert told["hosts"] == {"live": 1}
+    assert told["islands"]["running"] >= 1
+    assert "health    ok\n" in platform.ok("status")
+    assert lines(platform.ok("context", "ls"))[0][:2] == ["*", "local-state"]
+
+
+def test_an_island_is_listed_shown_and_named_for_programs(platform: Up, web: str) -> None:
+    rows = {row[0]: row for row in lines(platform.ok("island", "ls"))}
+    assert rows[web][1] == "running"
+    assert web in platform.ok("island", "ls", "-q").split()
+    told = json.loads(platform.ok("island", "show", "--json", web))
+    assert (told["name"], told["memory_limit"]) == (web, 192 << 20)
+    hosts = json.loads(platform.ok("host", "ls", "--json"))
+    assert [told["host"]] == [host["name"] for host in hosts]
+
+
+def test_a_programs_streams_and_exit_code_are_its_own(platform: Up, web: str) -> None:
+    done = platform.enisle("island", "exec", web, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    done = platform.enisle("island", "exec", web, "--", "sh", "-c", "kill -TERM $$")
+    assert done.returncode == 128 + signal.SIGTERM
+    done = platform.enisle("island", "exec", "--timeout", "0.5", web, "--", "sleep", "60")
+    assert (done.returncode, done.stdout) == (124, "")
+    assert "note: killed after 0.5 seconds" in done.stderr
+
+
+def test_what_is_piped_in_reaches_the_program(platform: Up, web: str) -> None:
+    text = "line\n" * 40_000
+    assert platform.ok("island", "exec", web, "--", "wc", "-c", stdin=text).strip() == str(len(text))
+    refused = platform.enisle("island", "exec", web, "--", "cat", stdin="x" * (600 << 10))
+    assert refused.returncode == 2
+    assert "standard input is too long" in refused.stderr
+
+
+def test_output_comes_while_the_program_runs(platform: Up, web: str) -> None:
+    begin = time.monotonic()
+    running = platform.start("island", "exec", "--no-stdin", web, "--", "sh", "-c", "echo first; sleep 3; echo last")
+    assert running.stdout
+    assert running.stdout.readline() == "first\n"
+    first = time.monotonic() - begin
+    assert running.communicate(timeout=30) == ("last\n", "")
+    assert time.monotonic() - begin > first + 1.5
+
+
+def test_files_go_in_and_out_as_they_are(platform: Up, web: str, tmp_path: "os.PathLike[str]") -> None:
+    source = os.path.join(tmp_path, "source")
+    content = bytes(range(256)) * 512
+    with open(source, "wb") as file:
+        file.write(content)
+    os.chmod(tmp_path, 0o755)
+    assert platform.ok("island", "files", "put", "--mode", "750", web, "/tmp/b", source).startswith(
+        "wrote /tmp/b (128K)"
+    )
+    words = [*platform.program, "island", "files", "cat", web, "/tmp/b"]
+    found = subprocess.run(words, env=platform.environment, capture_output=True, check=True)
+    assert found.stdout == content
+    assert any(
+        row[-1] == "b" and row[0] == "-rwxr-x---" for row in lines(platform.ok("island", "files", "ls", web, "/tmp"))
+    )
+    assert platform.ok("island", "exec", web, "--", "stat", "-c", "%a %s", "/tmp/b") == f"750 {len(content)}\n"
+
+
+def test_a_second_client_is_told_who_blocks_it_and_goes_on_when_it_may(platform: Up, web: str) -> None:
+    holder = platform.ok(
+        "task", "submit", "-q", "--no-wait", "platform.sleep@1", "seconds=2.5", "--resource", f"island/{web}"
+    ).strip()
+    wait_until(lambda: json.loads(platform.ok("task", "show", "--json", holder))["state"] == "running")
+    begin = time.monotonic()
+    done = platform.enisle("island", "exec", "--no-stdin", web, "--", "echo", "through")
+    assert time.monotonic() - begin > 0.5
+    assert (done.returncode, done.stdout) == (0, "through\n")
+    assert done.stderr.startswith(
+        f"enisle: note: island.exec {web}  waits for island/{web}, held by {holder[:12]} platform.sleep"
+    )
+    refused = platform.enisle("island", "exec", "--fail", "--no-stdin", web, "--", "true")
+    assert refused.returncode == 0  # free again
+    states = {row[0]: row[2] for row in lines(platform.ok("task", "ls", "--resource", f"island/{web}"))}
+    assert states[holder] == "done"
+
+
+def test_who_will_not_wait_is_refused_with_the_holders_name(platform: Up) -> None:
+    words = ("task", "submit", "platform.sleep@1", "seconds=20.0", "--resource", "disk/a")
+    holder = platform.ok(*words, "-q", "--no-wait").strip()
+    wait_until(lambda: json.loads(platform.ok("task", "show", "--json", holder))["state"] == "running")
+    refused = platform.enisle(*words, "--fail")
+    assert refused.returncode == 4
+    assert len(refused.stderr.splitlines()) == 3
+    assert holder in refused.stderr
+    assert "unlocked disk/a" in platform.ok("task", "unlock", "disk/a", "--reason", "the test is over")
+    assert platform.enisle("task", "wait", holder).returncode in (1, 130)
+
+
+def test_on_a_terminal_progress_is_drawn_and_ctrl_c_only_leaves(platform: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in platform.environment.items():
+        monkeypatch.setenv(name, value)
+    seen = OnTerminal("task", "submit", "platform.sleep@1", "seconds=30.0", "--resource", "disk/b")
+    seen.expect("█".encode())
+    seen.expect(b"sleeping")
+    seen.type(b"\x03")
+    seen.expect(b"detached; task ")
+    seen.expect(b" goes on")
+    assert seen.end() == 130
+    (identity,) = [row[0] for row in lines(platform.ok("task", "ls", "--resource", "disk/b"))]
+    assert json.loads(platform.ok("task", "show", "--json", identity))["state"] == "running"
+    assert platform.ok("task", "cancel", identity[:8]).startswith("cancelled platform.sleep b in ")
+    waited = platform.enisle("task", "wait", identity)
+    assert waited.returncode == 130
+    assert "from the command line" in waited.stderr
+
+
+def test_watching_through_a_pipe_gives_a_line_for_each_event(platform: Up) -> None:
+    watching = platform.start("watch")
+    assert watching.stdout
+    try:
+        time.sleep(0.5)
+        task = platform.ok("task", "submit", "-q", "platform.sleep@1", "seconds=0.2", "--resource", "disk/c").strip()
+        seen: list[list[str]] = []
+        while not any(row[1:4] == ["task", task, "done"] for row in seen):
+            seen.append(watching.stdout.readline().rstrip("\n").split("\t"))
+        assert any(row[1:3] == ["lock", "disk.c"] and task in row for row in seen)
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=10)
+    assert watching.returncode == 130
+    once = [json.loads(line) for line in platform.ok("watch", "--once", "--json").splitlines()]
+    assert {"host", "task"} <= {event["event"] for event in once}
+
+
+def test_a_program_of_its_own_writes_the_islands_log(platform: Up) -> None:
+    script = "for i in 1 2 3 4; do echo line $i; done; echo oops >&2; sleep 60"
+    platform.ok("island", "create", "--memory", "256M", "-q", "logger", "--", "sh", "-c", script)
+    wait_until(lambda: "oops" in platform.enisle("island", "logs", "logger").stderr)
+    done = platform.enisle("island", "logs", "logger")
+    assert (done.stdout, done.stderr) == ("line 1\nline 2\nline 3\nline 4\n", "oops\n")
+    tail = platform.enisle("island", "logs", "--tail", "2", "logger")
+    assert (tail.stdout, tail.stderr) == ("line 4\n", "oops\n")
+    following = platform.start("island", "logs", "--follow", "logger")
+    assert following.stdout
+    assert following.stdout.readline() == "line 1\n"
+    assert platform.ok("island", "stop", "logger").startswith("stopped logger in ")
+    following.communicate(timeout=30)
+    assert following.returncode == 0
+    assert platform.ok("island", "rm", "-q", "logger") == "logger\n"
+    assert "logger" not in platform.ok("island", "ls", "-q").split()
+
+
+def test_run_leaves_nothing_behind(platform: Up) -> None:
+    before = platform.ok("island", "ls", "-q")
+    done = platform.enisle(
+        "island", "run", "--memory", "256M", "--", "sh", "-c", "echo $0 $1; exit 3", "a", "b", stdin=""
+    )
+    assert (done.returncode, done.stdout) == (3, "a b\n"), done.stderr
+    assert platform.ok("island", "ls", "-q") == before
+
+
+def test_tokens_open_what_their_scopes_say_and_no_more(platform: Up) -> None:
+    url = json.loads(platform.ok("status", "--json"))["url"]
+    made = json.loads(platform.ok("token", "new", "reader", "--expires", "1h", "--json"))
+    own = {"ENISLE_URL": url, "ENISLE_TOKEN": made["token"]}
+    assert platform.enisle("island", "ls", **own).returncode == 0
+    cases = {"scope": ("island", "create", "x"), "scope admin": ("token", "ls")}
+    for why, words in cases.items():
+        refused = platform.enisle(*words, **own)
+        assert refused.returncode != 0
+        assert len(refused.stderr.splitlines()) == 3
+        assert why in refused.stderr
+    assert platform.ok("token", "revoke", made["id"]) == f"revoked {made['id']}\n"
+    refused = platform.enisle("island", "ls", **own)
+    assert "not valid" in refused.stderr
+    assert "reader" not in platform.ok("token", "ls")
+
+
+def test_another_tenants_island_is_not_there(platform: Up, web: str) -> None:
+    url = json.loads(platform.ok("status", "--json"))["url"]
+    secret = platform.ok("token", "new", "t", "--tenant", "other", "--scope", "read", "--scope", "write", "-q").strip()
+    own = {"ENISLE_URL": url, "ENISLE_TOKEN": secret}
+    assert platform.enisle("island", "ls", "-q", **own).stdout == ""
+    for verb in ("show", "logs", "stop", "rm"):
+        refused = platform.enisle("island", verb, web, **own)
+        assert refused.returncode == 3, (verb, refused.stderr)
+        assert len(refused.stderr.splitlines()) == 3
+    assert platform.enisle("island", "exec", "--no-stdin", web, "--", "true", **own).returncode == 3
+
+
+def test_contexts_are_kept_and_a_token_is_nobody_elses_to_read(platform: Up) -> None:
+    url = json.loads(platform.ok("status", "--json"))["url"]
+    secret = platform.ok("token", "new", "ctx", "-q").strip()
+    assert "added" in platform.ok("context", "add", "there", url, "--token", "-", stdin=secret + "\n")
+    (kept,) = (platform.directory / "config").rglob("contexts.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert platform.enisle("--context", "there", "island", "ls").returncode == 0
+    assert platform.enisle("island", "create", "no", "--context", "there").returncode != 0  # it may only read
+    assert secret not in platform.ok("context", "ls", "--json")
+    assert platform.ok("context", "rm", "-q", "there") == "there\n"
+    missing = platform.enisle("--context", "there", "island", "ls")
+    assert missing.returncode == 3
+    assert len(missing.stderr.splitlines()) == 3
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("island", "show", "nobody"), 3, "nobody"),
+        (("island", "exec", "nobody", "true"), 3, "nobody"),
+        (("island", "stop", "nobody"), 3, "nobody"),
+        (("island", "rm", "nobody"), 3, "nobody"),
+        (("island", "logs", "nobody"), 3, "nobody"),
+        (("island", "create", "--memory", "lots", "x"), 2, "lots"),
+        (("island", "create", "--mount", "relative:/a", "x"), 2, "relative"),
+        (("island", "create", "--network", "pigeon", "x"), 2, "pigeon"),
+        (("island", "files", "cat", "nobody", "/etc/passwd"), 3, "nobody"),
+        (("task", "show", "ffffffffffffffffffffffff"), 3, "ffff"),
+        (("task", "wait", "zz"), 3, "zz"),
+        (("task", "submit", "no.such@1"), 2, "no such routine"),
+        (("task", "submit", "platform.sleep@1", "minutes=3"), 2, "minutes"),
+        (("host", "show", "nowhere"), 3, "nowhere"),
+        (("token", "revoke", "nothing"), 3, "nothing"),
+        (("context", "use", "nowhere"), 3, "nowhere"),
+        (("--url", "nonsense", "island", "ls"), 2, "nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_refusal_has_three_lines_and_its_code(words: tuple[str, ...], code: int, told: str, platform: Up) -> None:
+    refused = platform.enisle(*words)
+    assert refused.returncode == code, refused.stderr
+    assert refused.stdout == ""
+    assert len(refused.stderr.splitlines()) == 3, refused.stderr
+    assert told in refused.stderr
+    assert "hint: " in refused.stderr
+
+
+def test_nobody_there_is_told_within_seconds(platform: Up) -> None:
+    begin = time.monotonic()
+    refused = platform.enisle("--url", f"http://127.0.0.1:{free_port()}", "island", "ls")
+    assert refused.returncode == 5
+    assert len(refused.stderr.splitlines()) == 3
+    assert time.monotonic() - begin < 10
+    spoken = platform.enisle(
+        "--url", json.loads(platform.ok("status", "--json"))["url"].replace("http", "https"), "task", "ls"
+    )
+    assert spoken.returncode == 5
+    assert len(spoken.stderr.splitlines()) == 3
