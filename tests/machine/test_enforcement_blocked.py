@@ -132,6 +132,8 @@ def test_permitted_leaves_answer_what_the_value_says(backend: str) -> None:
 PERMITTED: dict[str, tuple[str, str, str]] = {
     # name: code, features it needs, and what is blocked beside it (the same opcode, or the same escape)
     "crc32": ("f2480f38f1c3", "sse4_2", "movbe"),
+    "crc32 of memory": ("f2480f38f107", "sse4_2", "movbe"),  # behind its first byte stands MOVBE
+    "crc32 of a byte": ("f20f38f04703", "sse4_2", "movbe"),
     "movbe": ("480f38f007", "movbe", "sse4_2"),
     "adcx": ("66480f38f6c3", "adx", "sha_ni"),
     "adox": ("f3480f38f6c3", "adx", "movbe"),
@@ -172,6 +174,21 @@ def test_a_permitted_function_beside_a_blocked_one_computes_what_it_does_without
             assert isinstance(guest.dispatch(), Syscall)
             assert isinstance(run_on(oracle), Syscall)
             assert observed(guest) == observed(oracle)
+
+
+@pytest.mark.kvm
+def test_rdpid_executes_beside_a_blocked_rdseed() -> None:
+    """Behind its first byte stands RDSEED, so it is done in software, which says what getcpu says."""
+    with guest_under("kvm", BlockingValue(features={"rdseed": BLOCK})) as guest:
+        assert guest.machine.queries
+        if "rdpid" not in guest.machine.queries.visible:
+            pytest.skip("this processor has no rdpid")
+        guest.load(b"\xf3\x0f\xc7\xf8" + SYSCALL)
+        for _ in range(3):
+            guest.begin(guest.processor)
+            guest.gpr[RAX] = 77
+            assert isinstance(guest.dispatch(), Syscall)
+            assert guest.gpr[RAX] == guest.number
 
 
 def copy_state(source: EnforcedGuest, target: Guest) -> None:
