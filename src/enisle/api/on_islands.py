@@ -1,7 +1,6 @@
 """Handlers: islands, what runs in them, their files."""
 
 import base64
-import binascii
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -43,7 +42,7 @@ async def run(call: Call) -> Answer:
     body: schemas.ExecRequest = call.body
     try:
         stdin = base64.b64decode(body.stdin, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise InvalidRequest("the input cannot be read", "stdin is not base64", "encode it") from None
     task = await call.services.operations.exec_island(
         call.path["name"],

@@ -61,7 +61,7 @@ class Text:
             stderr=self.streams["stderr"].decode(errors="replace"),
             seconds=float(told.get("seconds") or 0.0),
             timed_out=bool(told.get("timed_out")),
-            truncated=self.truncated or bool(told.get("truncated")),
+            truncated=self.truncated,
             task=task.id,
         )
 
