@@ -8,13 +8,15 @@ owns a journal; what is wanted while one transaction is written goes into the ne
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from enisle.errors import HostError
 
 T = TypeVar("T")
+WITH_OTHERS = " shared"
+"""Behind a resource: the highest token of those who held it with others."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
     task TEXT, attempt INTEGER, step TEXT, result TEXT, PRIMARY KEY (task, attempt, step)) WITHOUT ROWID;
@@ -91,17 +93,22 @@ class Journal:
 
     # ---- actions ---------------------------------------------------------------------------------------------------
 
-    def admit(self, resources: list[str], token: int, task: str = "", attempt: int = 0) -> int:
+    def admit(
+        self, resources: list[str], token: int, task: str = "", attempt: int = 0, shared: Sequence[str] = ()
+    ) -> int:
         """Remember the token for every resource; return how often this attempt was begun, this time included.
 
+        `shared` are those held with others, who do not outdate each other: only whoever held one alone later does.
         Raises StaleToken, remembering nothing, when a resource has seen a higher one.
         """
-        for resource in resources:
+        alone = [*resources, *(f"{resource}{WITH_OTHERS}" for resource in resources)]
+        for resource in (*alone, *shared):
             row = self._database.execute("SELECT token FROM tokens WHERE resource = ?", (resource,)).fetchone()
             if row and row[0] > token:
                 raise StaleToken(f"{resource} has seen {row[0]}, not {token}")
+        remembered = [(name, token) for name in (*resources, *(f"{one}{WITH_OTHERS}" for one in shared))]
         self._database.executemany(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?)", [(resource, token) for resource in resources]
+            "INSERT INTO tokens VALUES (?, ?) ON CONFLICT DO UPDATE SET token = max(token, excluded.token)", remembered
         )
         row = self._database.execute(
             "INSERT INTO runs VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",

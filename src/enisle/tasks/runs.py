@@ -178,9 +178,10 @@ class Run:
 
     async def _admit(self) -> None:
         """Leave our token with all we hold. Raises StaleToken, StateError for an attempt that ends its agent."""
-        keys = [resource.key for resource in self.resources]
+        keys = [resource.key for resource in self.resources if resource.mode == EXCLUSIVE]
+        shared = [resource.key for resource in self.resources if resource.mode != EXCLUSIVE]
         journal = self._agent.journal
-        runs = await journal.write(lambda: journal.admit(keys, self.token, self.task, self.attempt))
+        runs = await journal.write(lambda: journal.admit(keys, self.token, self.task, self.attempt, shared))
         if runs > POISON_RUNS:
             raise StateError("it ends its agent", f"it was begun {POISON_RUNS} times, and never ended", "")
 
