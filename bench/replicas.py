@@ -181,7 +181,7 @@ def flushes(rounds: int) -> bool:
         kept &= single <= most and each <= 0.5
         best, unused = statistics.quantiles(one, n=10)[0], statistics.median(bare)
         print(
-            f"flush of one page {single:.1f} us (<= {most}), best tenth {best:.1f}, where no guest has it {unused:.1f}; "
+            f"flush of one page {single:.1f} us (<= {most}), best tenth {best:.1f}, of one no guest has {unused:.1f}; "
             f"of {PAGES}: {each:.2f} us a page (<= 0.5), {kind} memory"
         )
     return kept
