@@ -140,6 +140,10 @@ class Fake:
         """Change what is; None takes it away."""
         self._in_loop(self._put, kind, identity, value)
 
+    def put_all(self, kind: str, values: dict[str, Any]) -> None:
+        """Change many things in one go."""
+        self._in_loop(lambda: [self._put(kind, identity, value) for identity, value in values.items()])
+
     def lock(
         self, resource: str, holder: Json, fraction: float | None = None, phase: str = "", mode: str = "exclusive"
     ) -> None:

@@ -9,10 +9,10 @@ let drawn = 0;
 let timer = 0;
 
 export function redraw() {
-  timer ||= setTimeout(() => {
-    [timer, drawn] = [0, performance.now()];
-    app.draw();
-  }, Math.max(0, drawn + DRAW_MS - performance.now()));
+	timer ||= setTimeout(() => {
+		[timer, drawn] = [0, performance.now()];
+		app.draw();
+	}, Math.max(0, drawn + DRAW_MS - performance.now()));
 }
 store.changed = redraw;
 
@@ -20,25 +20,25 @@ store.changed = redraw;
 export const to = (...names) => `#/${names.map(encodeURIComponent).join("/")}`;
 
 export function go(hash) {
-  if (location.hash === hash) dispatchEvent(new Event("hashchange"));
-  else location.hash = hash;
+	if (location.hash === hash) dispatchEvent(new Event("hashchange"));
+	else location.hash = hash;
 }
 
 /** Change the address's filters without a step in the history. */
 export function search(values) {
-  const given = Object.entries({ ...app.search, ...values }).filter(([, value]) => value);
-  app.search = Object.fromEntries(given);
-  history.replaceState(null, "", to(...app.parts) + (given.length ? `?${new URLSearchParams(given)}` : ""));
-  redraw();
+	const given = Object.entries({ ...app.search, ...values }).filter(([, value]) => value);
+	app.search = Object.fromEntries(given);
+	history.replaceState(null, "", to(...app.parts) + (given.length ? `?${new URLSearchParams(given)}` : ""));
+	redraw();
 }
 
 /** Read the address. */
 export function readAddress() {
-  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  try {
-    app.parts = (path || "islands").split("/").map(decodeURIComponent);
-  } catch {
-    app.parts = [path]; // an address that is none
-  }
-  app.search = Object.fromEntries(new URLSearchParams(query));
+	const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+	try {
+		app.parts = (path || "islands").split("/").map(decodeURIComponent);
+	} catch {
+		app.parts = [path]; // an address that is none
+	}
+	app.search = Object.fromEntries(new URLSearchParams(query));
 }

@@ -2,19 +2,16 @@
 // they return {title, line, view(), close()}.
 
 import { app, readAddress, redraw } from "./app.js";
-import { close, drawDialogs, isOpen } from "./dialogs.js";
+import { button, close, commandLine, drawDialogs, empty, isOpen, problemView } from "./parts.js";
 import { h, render } from "./dom.js";
 import { events } from "./events.js";
-import { host, hosts } from "./hosts.js";
+import { host, hosts, machine, machines } from "./hosts.js";
 import { island } from "./island.js";
 import { islands } from "./islands.js";
 import { help, listenToKeys } from "./keys.js";
-import { button, commandLine, empty, problemView } from "./parts.js";
 import { signIn } from "./signin.js";
 import { ended, store } from "./store.js";
-import { task } from "./task.js";
-import { tasks } from "./tasks.js";
-import { machine, machines } from "./vms.js";
+import { task, tasks } from "./tasks.js";
 
 const LISTS = { islands, vms: machines, tasks, hosts, events };
 const DETAILS = { islands: island, vms: machine, tasks: task, hosts: host };
@@ -24,58 +21,58 @@ let page = null;
 let pointed = ""; // the command line of the control under the pointer or the focus
 
 function open() {
-  page?.close?.();
-  readAddress();
-  const [first, ...names] = app.parts;
-  page = ((names.length ? DETAILS : LISTS)[first] ?? nowhere)(...names);
-  pointed = "";
-  if (isOpen()) close();
-  scrollTo(0, 0);
-  app.draw();
+	page?.close?.();
+	readAddress();
+	const [first, ...names] = app.parts;
+	page = ((names.length ? DETAILS : LISTS)[first] ?? nowhere)(...names);
+	pointed = "";
+	if (isOpen()) close();
+	scrollTo(0, 0);
+	app.draw();
 }
 
 app.draw = () => {
-  const out = store.link.state === "signed out";
-  app.line = out ? "" : pointed || page.line;
-  document.body.classList.toggle("signed-out", out);
-  document.title = `${out ? "Sign in" : page.title} · Enisle`;
-  drawLink();
-  for (const entry of document.querySelectorAll("#nav a")) drawEntry(entry);
-  render(node("page"), out ? signIn() : page.view());
-  drawDialogs();
-  drawLine();
+	const out = store.link.state === "signed out";
+	app.line = out ? "" : pointed || page.line;
+	document.body.classList.toggle("signed-out", out);
+	document.title = `${out ? "Sign in" : page.title} · Enisle`;
+	drawLink();
+	for (const entry of document.querySelectorAll("#nav a")) drawEntry(entry);
+	render(node("page"), out ? signIn() : page.view());
+	drawDialogs();
+	drawLine();
 };
 
-const drawLine = () => render(node("strip"), app.line ? [h("span.prompt", "$"), commandLine(app.line)] : null);
+const drawLine = () => render(node("strip"), app.line && [h("span.prompt", "$"), commandLine(app.line)]);
 
 function drawEntry(entry) {
-  const name = entry.hash.slice(2);
-  const count = { islands: store.island.size, vms: store.vm.size, hosts: store.host.size, tasks: [...store.task.values()].filter((one) => !ended(one)).length }[name];
-  render(entry.lastElementChild, count || "");
-  entry.ariaCurrent = name === app.parts[0] ? "page" : null;
+	const name = entry.hash.slice(2);
+	const count = { islands: store.island.size, vms: store.vm.size, hosts: store.host.size, tasks: [...store.task.values()].filter((one) => !ended(one)).length }[name];
+	render(entry.lastElementChild, count || "");
+	entry.ariaCurrent = name === app.parts[0] ? "page" : null;
 }
 
 function drawLink() {
-  const { state, problem, since } = store.link;
-  const lost = state === "lost";
-  render(node("link"), lost ? "reconnecting" : state);
-  node("link").dataset.state = state;
-  node("banner").hidden = !lost;
-  const old = store.loaded ? ` – what you see is from ${Math.floor((Date.now() - since) / 1000)} s ago.` : " …";
-  render(node("banner"), lost ? [h("span", h("b", "Reconnecting"), old), problem?.status ? problemView(problem) : null, button("Try now", { onclick: () => store.retry() })] : null);
+	const { state, problem, since } = store.link;
+	const lost = state === "lost";
+	render(node("link"), lost ? "reconnecting" : state);
+	node("link").dataset.state = state;
+	node("banner").hidden = !lost;
+	const old = store.loaded ? ` – what you see is from ${Math.floor((Date.now() - since) / 1000)} s ago.` : " …";
+	render(node("banner"), lost && [h("span", h("b", "Reconnecting"), old), problem?.status && problemView(problem), button("Try now", { onclick: () => store.retry() })]);
 }
 
 function changeTheme() {
-  const { dataset } = document.documentElement;
-  const dark = dataset.theme ? dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  localStorage.setItem("enisle.theme", (dataset.theme = dark ? "light" : "dark"));
+	const { dataset } = document.documentElement;
+	const dark = dataset.theme ? dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+	localStorage.setItem("enisle.theme", (dataset.theme = dark ? "light" : "dark"));
 }
 
 function point({ type, target }) {
-  const line = target.closest?.(type === "focusin" ? "[data-cli]" : "button[data-cli]")?.dataset.cli;
-  if (!line || line === pointed) return;
-  app.line = pointed = line;
-  drawLine();
+	const line = target.closest?.(type === "focusin" ? "[data-cli]" : "button[data-cli]")?.dataset.cli;
+	if (!line || line === pointed) return;
+	app.line = pointed = line;
+	drawLine();
 }
 
 addEventListener("hashchange", open);

@@ -7,23 +7,23 @@ const PLAIN = /^[\w@%+=:,./…-]+$/;
 const SHELL = /[|&;<>()$`\\*?[\]#~{}!]|^\w+=/;
 
 export function bytes(count) {
-  if (!Number.isFinite(count)) return "–";
-  let unit = 0;
-  for (; count >= 1024 && unit < 5; unit++) count /= 1024;
-  return `${unit === 0 || count >= 10 ? Math.round(count) : count.toFixed(1)}${UNITS[unit]}`;
+	if (!Number.isFinite(count)) return "–";
+	let unit = 0;
+	for (; count >= 1024 && unit < 5; unit++) count /= 1024;
+	return `${unit === 0 || count >= 10 ? Math.round(count) : count.toFixed(1)}${UNITS[unit]}`;
 }
 
 /** A time span; `exact` as one measured, else as an age. */
 export function duration(seconds, exact = true) {
-  const s = Math.max(0, seconds);
-  const two = (value) => String(Math.floor(value)).padStart(2, "0");
-  if (!Number.isFinite(s)) return "–";
-  if (s < 1 && exact) return `${Math.round(s * 1000)} ms`;
-  if (s < 10 && exact) return `${s.toFixed(1)} s`;
-  if (s < 60) return `${Math.floor(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min${exact ? ` ${two(s % 60)} s` : ""}`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h${exact ? ` ${two((s % 3600) / 60)} min` : ""}`;
-  return `${Math.floor(s / 86400)} d`;
+	const s = Math.max(0, seconds);
+	const two = (value) => String(Math.floor(value)).padStart(2, "0");
+	if (!Number.isFinite(s)) return "–";
+	if (s < 1 && exact) return `${Math.round(s * 1000)} ms`;
+	if (s < 10 && exact) return `${s.toFixed(1)} s`;
+	if (s < 60) return `${Math.floor(s)} s`;
+	if (s < 3600) return `${Math.floor(s / 60)} min${exact ? ` ${two(s % 60)} s` : ""}`;
+	if (s < 86400) return `${Math.floor(s / 3600)} h${exact ? ` ${two((s % 3600) / 60)} min` : ""}`;
+	return `${Math.floor(s / 86400)} d`;
 }
 
 export const ago = (time) => (!time ? "–" : now() - time < 2 ? "just now" : `${duration(now() - time, false)} ago`);
@@ -45,12 +45,12 @@ export const line = (...words) => ["enisle", ...words.flat(Infinity).filter(Bool
 
 /** What is run for a typed line: its words, or a shell when it uses what only a shell understands. */
 export function program(text) {
-  if (SHELL.test(text.replace(/'[^']*'/g, "''"))) return ["sh", "-c", text];
-  const words = [];
-  let word = null;
-  for (const [, space, single, double, plain] of text.matchAll(/(\s+)|'([^']*)'|"([^"]*)"|([^\s'"]+|['"])/g)) {
-    if (space === undefined) word = (word ?? "") + (single ?? double ?? plain);
-    else if (word !== null) word = (words.push(word), null);
-  }
-  return word === null ? words : [...words, word];
+	if (SHELL.test(text.replace(/'[^']*'/g, "''"))) return ["sh", "-c", text];
+	const words = [];
+	let word = null;
+	for (const [, space, single, double, plain] of text.matchAll(/(\s+)|'([^']*)'|"([^"]*)"|([^\s'"]+|['"])/g)) {
+		if (space === undefined) word = (word ?? "") + (single ?? double ?? plain);
+		else if (word !== null) word = (words.push(word), null);
+	}
+	return word === null ? words : [...words, word];
 }

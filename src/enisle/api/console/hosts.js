@@ -1,10 +1,9 @@
-// Hosts: where islands, machines and tasks run.
+// Hosts: where islands, machines and tasks run. Full machines: the list, one of them, and a look into its kernel.
 
 import { to } from "./app.js";
-import { ask, drawDialogs, say } from "./dialogs.js";
 import { h } from "./dom.js";
-import { ago, among, bytes, line, routineName } from "./format.js";
-import { absent, button, detailHead, facts, field, link, listView, state, table } from "./parts.js";
+import { ago, among, bytes, json, line, routineName } from "./format.js";
+import { absent, act, ask, button, code, detailHead, drawDialogs, facts, field, HOST, link, listView, nameColumn, say, started, STATE, table } from "./parts.js";
 import { at, call } from "./rest.js";
 import { ended, store } from "./store.js";
 
@@ -14,56 +13,107 @@ const number = { class: "number" };
 const minor = { class: "number minor" };
 
 const COLUMNS = [
-  ["Name", (one) => link(to("hosts", one.name), one.name), { class: "name", width: "minmax(7rem, 1fr)" }],
-  ["State", (one) => state(one.state)],
-  ["Processors", (one) => one.processors ?? "–", minor],
-  ["Memory", (one) => bytes(one.memory), minor],
-  ["Islands", (one) => String(on("island", one.name).length), number],
-  ["Machines", (one) => String(on("vm", one.name).length), minor],
-  ["Tasks", (one) => String(on("task", one.name).length), number],
-  ["Version", (one) => one.version ?? "–", { class: "minor" }],
-  ["Since", (one) => ago(one.since), { class: "minor" }],
+	nameColumn("hosts"),
+	STATE,
+	["Processors", (one) => one.processors ?? "–", minor],
+	["Memory", (one) => bytes(one.memory), minor],
+	["Islands", (one) => String(on("island", one.name).length), number],
+	["Machines", (one) => String(on("vm", one.name).length), minor],
+	["Tasks", (one) => String(on("task", one.name).length), number],
+	["Version", (one) => one.version ?? "–", { class: "minor" }],
+	["Since", (one) => ago(one.since), { class: "minor" }],
 ];
 
 export const hosts = () =>
-  listView("Hosts", line("host", "ls"), found, {
-    columns: COLUMNS,
-    row: ({ name }) => ({ key: name, opens: to("hosts", name), resource: `host.${name}`, cli: line("host", "show", name) }),
-    filter: (one, text) => among(text, one.name, one.state, one.version),
-    lacking: ["No host is here", "Without one, tasks wait. On the machine that shall join, type:", `enisle join --token TOKEN ${location.origin}`],
-  });
+	listView("Hosts", line("host", "ls"), found, {
+		columns: COLUMNS,
+		row: ({ name }) => ({ key: name, opens: to("hosts", name), resource: `host.${name}`, cli: line("host", "show", name) }),
+		filter: (one, text) => among(text, one.name, one.state, one.version),
+		lacking: ["No host is here", "Without one, tasks wait. On the machine that shall join, type:", `enisle join --token TOKEN ${location.origin}`],
+	});
 
 export const host = (name) => ({
-  title: name,
-  line: line("host", "show", name),
-  view() {
-    const one = found().find((other) => other.name === name);
-    if (!one) return absent("There is no such host", "It never joined, or was removed.", line("host", "ls"));
-    const live = one.state === "live";
-    const dead = button("Declare dead…", { class: "danger-text", resource: `host.${name}`, disabled: live, title: live ? "it is live" : null, cli: line("host", "declare-dead", "--reason", "…", name), onclick: () => declareDead(name) });
-    return [
-      detailHead("hosts", "Hosts", name, one.state, `host.${name}`, dead),
-      facts([["Address", one.address], ["Processors", one.processors], ["Memory", bytes(one.memory)], ["Version", one.version], ["Since", one.since && ago(one.since)]]),
-      things("Islands", "islands", "island", name), things("Machines", "vms", "vm", name), things("Tasks", "tasks", "task", name),
-    ];
-  },
+	title: name,
+	line: line("host", "show", name),
+	view() {
+		const one = found().find((other) => other.name === name);
+		if (!one) return absent("There is no such host", "It never joined, or was removed.", line("host", "ls"));
+		const live = one.state === "live";
+		const dead = button("Declare dead…", { class: "danger-text", resource: `host.${name}`, disabled: live, title: live && "it is live", cli: line("host", "declare-dead", "--reason", "…", name), onclick: () => declareDead(name) });
+		return [
+			detailHead("hosts", "Hosts", name, one.state, `host.${name}`, dead),
+			facts([["Address", one.address], ["Processors", one.processors], ["Memory", bytes(one.memory)], ["Version", one.version], ["Since", one.since && ago(one.since)]]),
+			things("Islands", "islands", "island", name), things("Machines", "vms", "vm", name), things("Tasks", "tasks", "task", name),
+		];
+	},
 });
 
 function things(title, page, kind, name) {
-  const rows = on(kind, name);
-  const id = (one) => (kind === "task" ? one.id : one.name);
-  const columns = [["Name", (one) => link(to(page, id(one)), one.name ?? routineName(one.routine)), { width: "minmax(8rem, 1fr)" }], ["State", (one) => state(one.state)]];
-  return rows.length ? [h("h2", title), table(title, columns, rows, (one) => ({ key: id(one), opens: to(page, id(one)), resource: `${kind}.${id(one)}` }))] : null;
+	const rows = on(kind, name);
+	const id = (one) => (kind === "task" ? one.id : one.name);
+	const columns = [["Name", (one) => link(to(page, id(one)), one.name ?? routineName(one.routine)), { class: "name" }], STATE];
+	return rows.length ? [h("h2", title), table(title, columns, rows, (one) => ({ key: id(one), opens: to(page, id(one)), resource: `${kind}.${id(one)}` }))] : null;
 }
 
 function declareDead(name) {
-  let reason = "";
-  const words = () => line("host", "declare-dead", "--reason", reason || "…", name);
-  ask({
-    title: `Declare ${name} dead?`, label: "Declare dead", danger: true, line: words,
-    text: "Only when it cannot come back by itself: powered off, or cut from its storage. What it runs is given up, its tasks fail, what they hold becomes free.",
-    body: () => field("How do you know?", h("input", { required: true, maxlength: 200, autocomplete: "off", autofocus: true, placeholder: "powered off by hand", oninput: ({ target }) => drawDialogs((reason = target.value)) }), "Kept in the audit."),
-    run: () => call("POST", at`/v1/hosts/${name}/declare-dead`, { body: { reason } }),
-    done: () => say(`${name} is declared dead`, { line: words() }),
-  });
+	let reason = "";
+	const words = () => line("host", "declare-dead", "--reason", reason || "…", name);
+	ask({
+		title: `Declare ${name} dead?`, label: "Declare dead", danger: true, line: words,
+		text: "Only when it cannot come back by itself: powered off, or cut from its storage. What it runs is given up, its tasks fail, what they hold becomes free.",
+		body: () => field("How do you know?", h("input", { required: true, maxlength: 200, autocomplete: "off", autofocus: true, placeholder: "powered off by hand", oninput: ({ target }) => drawDialogs((reason = target.value)) }), "Kept in the audit."),
+		run: () => call("POST", at`/v1/hosts/${name}/declare-dead`, { body: { reason } }),
+		done: () => say(`${name} is declared dead`, { line: words() }),
+	});
 }
+
+const VERBS = { running: ["pause", "stop"], paused: ["resume", "stop"] };
+const DOING = { pause: "Pausing", resume: "Resuming", stop: "Stopping", rm: "Removing" };
+const WARNINGS = { stop: "As by pulling the plug.", rm: "The machine and its memory are gone. This cannot be undone." };
+const VIEWS = ["facts", "ps", "lsmod", "syscalls", "check"];
+const size = (memory) => (Number.isFinite(memory) ? bytes(memory) : memory);
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
+
+const MACHINE_COLUMNS = [
+	nameColumn("vms"),
+	STATE,
+	["Memory", (one) => size(one.memory), { class: "number" }],
+	HOST,
+	["Accelerator", (one) => one.accelerator ?? "–", { class: "minor" }],
+	["", (one) => actions(one), { class: "acts" }],
+];
+
+const actions = ({ name, state: word }) => [...(VERBS[word] ?? []), "rm"].map((verb) => button(verb === "rm" ? "Remove" : capital(verb), { key: verb, resource: `vm.${name}`, class: verb === "rm" && "danger-text", cli: line("vm", verb, name), onclick: () => change(name, verb) }));
+
+function change(name, verb) {
+	const words = line("vm", verb, name);
+	const text = `${DOING[verb]} ${name}`;
+	const run = () => (verb === "rm" ? call("DELETE", at`/v1/vms/${name}`) : call("POST", at`/v1/vms/${name}/${verb}`));
+	if (!WARNINGS[verb]) return act(text, words, run);
+	ask({ title: `${verb === "rm" ? "Remove" : "Stop"} ${name}?`, text: WARNINGS[verb], label: verb === "rm" ? "Remove" : "Stop", danger: true, line: () => words, run, done: (task) => started(text, words, task) });
+}
+
+export const machines = () =>
+	listView("Machines", line("vm", "ls"), () => [...store.vm.values()].sort((a, b) => a.name.localeCompare(b.name)), {
+		columns: MACHINE_COLUMNS,
+		row: ({ name }) => ({ key: name, opens: to("vms", name), resource: `vm.${name}`, cli: line("vm", "show", name) }),
+		filter: (one, text) => among(text, one.name, one.state, one.host),
+		lacking: ["No full machines", "Where a program needs a kernel of its own:", "enisle vm run --kernel vmlinuz --initrd initrd.gz --name web"],
+	});
+
+export const machine = (name) => ({
+	title: name,
+	line: line("vm", "show", name),
+	view() {
+		const one = store.vm.get(name);
+		if (!one) return absent("There is no such machine", "It was removed, or never made.", line("vm", "ls"));
+		const { name: _, state: word, host, memory, ...rest } = one;
+		const look = (view) => act(`Looking at ${view}`, line("introspect", view, name), () => call("POST", at`/v1/vms/${name}/introspect`, { body: { view } }), true);
+		return [
+			detailHead("vms", "Machines", name, word, `vm.${name}`, actions(one)),
+			facts([["Host", host && link(to("hosts", host), host)], ["Memory", size(memory)], ...Object.entries(rest).map(([key, value]) => [key, value && (typeof value === "object" ? code(json(value)) : String(value))])]),
+			h("h2", "Look into its kernel"),
+			h("p.group", VIEWS.map((view) => button(view, { resource: `vm.${name}`, mode: "shared", cli: line("introspect", view, name), onclick: () => look(view) }))),
+		];
+	},
+});

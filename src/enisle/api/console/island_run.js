@@ -14,97 +14,97 @@ const LAST_WORDS_MS = 3000;
 const sessions = new Map();
 
 class Session {
-  terminal = new Terminal();
-  typed = [];
-  back = 0;
-  text = "";
-  task = null;
-  problem = null;
+	terminal = new Terminal();
+	typed = [];
+	back = 0;
+	text = "";
+	task = null;
+	problem = null;
 
-  constructor(name) {
-    this.name = name;
-  }
+	constructor(name) {
+		this.name = name;
+	}
 
-  async run() {
-    const { text, name, terminal } = this;
-    const argv = program(text);
-    if (!argv.length || this.task) return;
-    this.typed = [...this.typed.filter((one) => one !== text), text].slice(-KEPT_LINES);
-    [this.back, this.problem, this.text, this.task] = [0, null, "", { id: "" }];
-    terminal.note(`$ ${text}`, "typed");
-    redraw();
-    try {
-      this.task = await call("POST", at`/v1/islands/${name}/exec`, { body: { argv, if_blocked: "fail" } });
-      store.offer(this.task);
-      await this.#listen(this.task.id);
-    } catch (problem) {
-      this.problem = problem;
-    }
-    this.task = null;
-    redraw();
-  }
+	async run() {
+		const { text, name, terminal } = this;
+		const argv = program(text);
+		if (!argv.length || this.task) return;
+		this.typed = [...this.typed.filter((one) => one !== text), text].slice(-KEPT_LINES);
+		[this.back, this.problem, this.text, this.task] = [0, null, "", { id: "" }];
+		terminal.note(`$ ${text}`, "typed");
+		redraw();
+		try {
+			this.task = await call("POST", at`/v1/islands/${name}/exec`, { body: { argv, if_blocked: "fail" } });
+			store.offer(this.task);
+			await this.#listen(this.task.id);
+		} catch (problem) {
+			this.problem = problem;
+		}
+		this.task = null;
+		redraw();
+	}
 
-  async #listen(id) {
-    const stop = new AbortController();
-    const reading = follow(at`/v1/tasks/${id}/output`, this.terminal, { signal: stop.signal }).catch((problem) => (this.problem = problem));
-    let told = this.task;
-    while (!ended(told)) told = await call("GET", at`/v1/tasks/${id}`, { search: { wait: 25 } });
-    await Promise.race([reading, new Promise((done) => setTimeout(done, LAST_WORDS_MS))]);
-    stop.abort();
-    this.terminal.note(endOf(told), told.result?.exit_code === 0 ? "note" : "note bad");
-  }
+	async #listen(id) {
+		const stop = new AbortController();
+		const reading = follow(at`/v1/tasks/${id}/output`, this.terminal, { signal: stop.signal }).catch((problem) => (this.problem = problem));
+		let told = this.task;
+		while (!ended(told)) told = await call("GET", at`/v1/tasks/${id}`, { search: { wait: 25 } });
+		await Promise.race([reading, new Promise((done) => setTimeout(done, LAST_WORDS_MS))]);
+		stop.abort();
+		this.terminal.note(endOf(told), told.result?.exit_code === 0 ? "note" : "note bad");
+	}
 
-  cancel() {
-    if (this.task?.id) call("POST", at`/v1/tasks/${this.task.id}/cancel`, { body: { why: "stopped in the console" } }).catch((problem) => redraw((this.problem = problem)));
-  }
+	cancel() {
+		if (this.task?.id) call("POST", at`/v1/tasks/${this.task.id}/cancel`, { body: { why: "stopped in the console" } }).catch((problem) => redraw((this.problem = problem)));
+	}
 
-  recall(by) {
-    this.back = Math.min(this.typed.length, Math.max(0, this.back + by));
-    this.text = this.back ? this.typed.at(-this.back) : "";
-  }
+	recall(by) {
+		this.back = Math.min(this.typed.length, Math.max(0, this.back + by));
+		this.text = this.back ? this.typed.at(-this.back) : "";
+	}
 }
 
 function endOf({ id, state, result, failure, started, finished }) {
-  const after = ` after ${duration(result?.seconds ?? finished - started)}`;
-  if (state === "failed") return [failure?.message, failure?.why, failure?.hint && `hint: ${failure.hint}`].filter(Boolean).join(" – ") || "failed";
-  if (state === "cancelled") return `cancelled${after}`;
-  return `${result?.timed_out ? "out of time" : `exit ${result?.exit_code ?? "?"}`}${after} · task ${short(id)}`;
+	const after = ` after ${duration(result?.seconds ?? finished - started)}`;
+	if (state === "failed") return [failure?.message, failure?.why, failure?.hint && `hint: ${failure.hint}`].filter(Boolean).join(" – ") || "failed";
+	if (state === "cancelled") return `cancelled${after}`;
+	return `${result?.timed_out ? "out of time" : `exit ${result?.exit_code ?? "?"}`}${after} · task ${short(id)}`;
 }
 
 export function runPart(name) {
-  if (!sessions.has(name)) sessions.set(name, new Session(name));
-  const session = sessions.get(name);
-  return {
-    get line() {
-      return line("island", "exec", name, "--", program(session.text || session.typed.at(-1) || "ls -l /"));
-    },
-    view: (one) => [
-      h("div", { key: "screen", opaque: true, mount: (node) => node.append(session.terminal.element) }),
-      prompt(session, one),
-      session.problem ? problemView(session.problem) : null,
-      h("p.aside", "Plain words run as they stand; with ", h("code", "| > $ *"), " and the like a shell is asked. ↑ brings back what was typed."),
-    ],
-  };
+	if (!sessions.has(name)) sessions.set(name, new Session(name));
+	const session = sessions.get(name);
+	return {
+		get line() {
+			return line("island", "exec", name, "--", program(session.text || session.typed.at(-1) || "ls -l /"));
+		},
+		view: (one) => [
+			h("div", { key: "screen", opaque: true, mount: (node) => node.append(session.terminal.element) }),
+			prompt(session, one),
+			problemView(session.problem),
+			h("p.aside", "Plain words run as they stand; with ", h("code", "| > $ *"), " and the like a shell is asked. ↑ brings back what was typed."),
+		],
+	};
 }
 
 function prompt(session, one) {
-  const busy = Boolean(session.task);
-  const held = store.holder(`island.${one.name}`)?.mode === "exclusive";
-  const keydown = (event) => {
-    if (event.key === "c" && event.ctrlKey && busy && !String(getSelection())) session.cancel();
-    else if (/^Arrow(Up|Down)$/.test(event.key)) session.recall(event.key === "ArrowUp" ? 1 : -1);
-    else return;
-    event.preventDefault();
-    redraw();
-  };
-  const placeholder = busy ? "running – Ctrl-C stops it" : held ? "the island is held by a task" : one.state === "running" ? "a command" : `the island is ${one.state}`;
-  return h("form.prompt-row", { key: "prompt", onsubmit: (event) => session.run(event.preventDefault()) },
-    h("span", "$"),
-    h("input", {
-      key: "command", id: "command", class: "mono", value: session.text, placeholder, label: "Command", autocomplete: "off", autocapitalize: "off", spellcheck: "false", readonly: busy,
-      oninput: ({ target }) => redraw((session.text = target.value)), onkeydown: keydown, mount: (node) => setTimeout(() => node.focus({ preventScroll: true })),
-    }),
-    busy
-      ? [h("span", { key: "task" }, link(to("tasks", session.task.id), "task")), button("Stop", { key: "stop", onclick: () => session.cancel(), cli: line("task", "cancel", session.task.id) })]
-      : [h("button.primary", { key: "run", type: "submit", resource: `island.${one.name}`, mode: "shared", disabled: one.state !== "running" }, "Run"), button("Clear", { key: "clear", class: "quiet", onclick: () => session.terminal.clear() })]);
+	const busy = Boolean(session.task);
+	const held = store.holder(`island.${one.name}`)?.mode === "exclusive";
+	const keydown = (event) => {
+		if (event.key === "c" && event.ctrlKey && busy && !String(getSelection())) session.cancel();
+		else if (/^Arrow(Up|Down)$/.test(event.key)) session.recall(event.key === "ArrowUp" ? 1 : -1);
+		else return;
+		event.preventDefault();
+		redraw();
+	};
+	const placeholder = busy ? "running – Ctrl-C stops it" : held ? "the island is held by a task" : one.state === "running" ? "a command" : `the island is ${one.state}`;
+	return h("form.prompt-row", { key: "prompt", onsubmit: (event) => session.run(event.preventDefault()) },
+		h("span", "$"),
+		h("input", {
+			key: "command", id: "command", class: "mono", value: session.text, placeholder, label: "Command", autocomplete: "off", autocapitalize: "off", spellcheck: "false", readonly: busy,
+			oninput: ({ target }) => redraw((session.text = target.value)), onkeydown: keydown, mount: (node) => setTimeout(() => node.focus({ preventScroll: true })),
+		}),
+		busy
+			? [h("span", { key: "task" }, link(to("tasks", session.task.id), "task")), button("Stop", { key: "stop", onclick: () => session.cancel(), cli: line("task", "cancel", session.task.id) })]
+			: [h("button.primary", { key: "run", type: "submit", resource: `island.${one.name}`, mode: "shared", disabled: one.state !== "running" }, "Run"), button("Clear", { key: "clear", class: "quiet", onclick: () => session.terminal.clear() })]);
 }

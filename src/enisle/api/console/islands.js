@@ -1,11 +1,10 @@
-// The list of islands, and what can be done with one.
+// The list of islands, what can be done with one, and the form that makes one; the command line that does the same is
+// written while it is filled in.
 
 import { go, to } from "./app.js";
-import { act, ask, drawDialogs, started } from "./dialogs.js";
+import { act, ask, bar, button, drawDialogs, field, HOST, listView, nameColumn, started, state } from "./parts.js";
 import { h } from "./dom.js";
-import { among, bytes, duration, line, plural } from "./format.js";
-import { createIsland } from "./island_create.js";
-import { bar, button, field, link, listView, state } from "./parts.js";
+import { among, bytes, duration, line, plural, program } from "./format.js";
 import { at, call, now } from "./rest.js";
 import { store } from "./store.js";
 
@@ -17,59 +16,97 @@ export const command = (island) => (island.program ?? []).join(" ");
 export const memory = ({ memory_used: used, memory_limit: limit }) => (limit ? h("span.meter", bar((used ?? 0) / limit, "memory"), h("span", bytes(used), h("small", ` / ${bytes(limit)}`))) : "–");
 
 const COLUMNS = [
-  ["Name", (one) => link(to("islands", one.name), one.name), { class: "name", width: "minmax(8rem, 1fr)" }],
-  ["State", (one) => state(one.state, rests(one) && Number.isFinite(one.exit_code) ? ` ${one.exit_code}` : "")],
-  ["Memory", memory],
-  ["Host", (one) => (one.host ? link(to("hosts", one.host), one.host) : "–"), { class: "minor" }],
-  ["Program", (one) => h("span", { title: command(one) }, command(one) || "–"), { class: "mono minor", width: "minmax(0, 2fr)" }],
-  ["Age", (one) => duration(one.created ? now() - one.created : one.age, false), { class: "minor" }],
-  ["", (one) => islandActions(one, true), { class: "acts" }],
+	nameColumn("islands"),
+	["State", (one) => state(one.state, rests(one) && Number.isFinite(one.exit_code) ? ` ${one.exit_code}` : "")],
+	["Memory", memory],
+	HOST,
+	["Program", (one) => h("span", { title: command(one) }, command(one) || "–"), { class: "mono minor", width: "minmax(0, 2fr)" }],
+	["Age", (one) => duration(one.created ? now() - one.created : one.age, false), { class: "minor" }],
+	["", (one) => islandActions(one, true), { class: "acts" }],
 ];
 
 /** The buttons of an island: in its row (`brief`), and on its own page. */
 export function islandActions(one, brief = false) {
-  const { name } = one;
-  const resource = `island.${name}`;
-  return [
-    rests(one) ? button("Start", { resource, cli: line("island", "start", name), onclick: () => act(`Starting ${name}`, line("island", "start", name), () => call("POST", at`/v1/islands/${name}/start`, { body: { if_blocked: "fail" } })) }) : null,
-    one.state === "running" && !brief ? button("Run…", { resource, mode: "shared", cli: line("island", "exec", name, "--", "…"), onclick: () => go(to("islands", name, "run")) }) : null,
-    one.state === "running" ? button("Stop", { resource, mode: "shared", cli: line("island", "stop", name), onclick: () => stop(name) }) : null,
-    button("Remove", { resource, mode: "shared", class: "danger-text", cli: line("island", "rm", name), onclick: () => remove(one) }),
-  ];
+	const { name } = one;
+	const runs = one.state === "running";
+	const start = line("island", "start", name);
+	const acts = (text, cli, onclick, more) => button(text, { resource: `island.${name}`, mode: "shared", cli, onclick, ...more });
+	return [
+		rests(one) && acts("Start", start, () => act(`Starting ${name}`, start, () => call("POST", at`/v1/islands/${name}/start`, { body: { if_blocked: "fail" } })), { mode: "exclusive" }),
+		runs && !brief && acts("Run…", line("island", "exec", name, "--", "…"), () => go(to("islands", name, "run"))),
+		runs && acts("Stop", line("island", "stop", name), () => stop(name)),
+		acts("Remove", line("island", "rm", name), () => remove(one), { class: "danger-text" }),
+	];
 }
 
 function sharing(name) {
-  const holder = store.holder(`island.${name}`);
-  return holder ? ` ${plural(holder.count, "command")} in it will be cancelled.` : "";
+	const holder = store.holder(`island.${name}`);
+	return holder ? ` ${plural(holder.count, "command")} in it will be cancelled.` : "";
 }
 
 function stop(name) {
-  const words = line("island", "stop", name);
-  ask({
-    title: `Stop ${name}?`, text: `Its programs are ended; its files stay.${sharing(name)}`, label: "Stop", danger: true, line: () => words,
-    run: () => call("POST", at`/v1/islands/${name}/stop`),
-    done: (task) => started(`Stopping ${name}`, words, task),
-  });
+	const words = line("island", "stop", name);
+	ask({
+		title: `Stop ${name}?`, text: `Its programs are ended; its files stay.${sharing(name)}`, label: "Stop", danger: true, line: () => words,
+		run: () => call("POST", at`/v1/islands/${name}/stop`),
+		done: (task) => started(`Stopping ${name}`, words, task),
+	});
 }
 
 function remove(one) {
-  const { name } = one;
-  let force = false;
-  const words = () => line("island", "rm", force && "--force", name);
-  const box = () => h("input", { type: "checkbox", required: true, onchange: ({ target }) => drawDialogs((force = target.checked)) });
-  ask({
-    title: `Remove ${name}?`, text: `The island and its files are deleted. This cannot be undone.${sharing(name)}`, label: "Remove", danger: true, line: words,
-    body: rests(one) ? null : () => field("Also though it runs", box()),
-    run: () => call("DELETE", at`/v1/islands/${name}`, { search: { force: force && 1 } }),
-    done: (task) => started(`Removing ${name}`, words(), task),
-  });
+	const { name } = one;
+	let force = false;
+	const words = () => line("island", "rm", force && "--force", name);
+	const box = () => h("input", { type: "checkbox", required: true, onchange: ({ target }) => drawDialogs((force = target.checked)) });
+	ask({
+		title: `Remove ${name}?`, text: `The island and its files are deleted. This cannot be undone.${sharing(name)}`, label: "Remove", danger: true, line: words,
+		body: rests(one) ? null : () => field("Also though it runs", box()),
+		run: () => call("DELETE", at`/v1/islands/${name}`, { search: { force: force && 1 } }),
+		done: (task) => started(`Removing ${name}`, words(), task),
+	});
 }
 
 export const islands = () =>
-  listView("Islands", line("island", "ls"), () => [...store.island.values()].sort((a, b) => a.name.localeCompare(b.name)), {
-    columns: COLUMNS,
-    row: ({ name }) => ({ key: name, opens: to("islands", name), resource: `island.${name}`, cli: line("island", "show", name) }),
-    filter: (one, text) => among(text, one.name, one.state, one.host, command(one)),
-    more: () => button("Create island", { class: "primary", cli: line("island", "create", "NAME"), onclick: createIsland }),
-    lacking: ["No islands yet", "An island runs a program apart from everything else. Press c to make one, or type:", "enisle island create --memory 512M web"],
-  });
+	listView("Islands", line("island", "ls"), () => [...store.island.values()].sort((a, b) => a.name.localeCompare(b.name)), {
+		columns: COLUMNS,
+		row: ({ name }) => ({ key: name, opens: to("islands", name), resource: `island.${name}`, cli: line("island", "show", name) }),
+		filter: (one, text) => among(text, one.name, one.state, one.host, command(one)),
+		more: () => button("Create island", { class: "primary", cli: line("island", "create", "NAME"), onclick: createIsland }),
+		lacking: ["No islands yet", "An island runs a program apart from everything else. Press c to make one, or type:", "enisle island create --memory 512M web"],
+	});
+
+export function createIsland() {
+	const form = { name: "", memory: "512M", processors: "", program: "", env: "", host: "", network: "" };
+	const keep = ({ target }) => drawDialogs((form[target.name] = target.value.trim()));
+	const input = (name, more) => h("input", { name, value: name === "memory" ? "512M" : "", autocomplete: "off", spellcheck: "false", oninput: keep, ...more });
+	const select = (name, options) => h("select", { name, onchange: keep }, options.map(([value, text]) => h("option", { value }, text)));
+	ask({
+		title: "Create an island", label: "Create",
+		body: () =>
+			h("div.fields",
+				field("Name", input("name", { required: true, pattern: "[A-Za-z0-9_\\-]{1,64}", placeholder: "web", autofocus: true, title: "letters, digits, - and _, at most 64" })),
+				h("div.pair", field("Memory", input("memory", { required: true, pattern: "[0-9.]+[KMGT]?", title: "as 512M or 2G" })), field("Processors", input("processors", { pattern: "[0-9]*", placeholder: "the host's" }))),
+				field("Program", input("program", { class: "mono", placeholder: "python3 -m http.server" }), "Without one the island waits for commands."),
+				field("Environment", h("textarea", { name: "env", rows: 2, spellcheck: "false", placeholder: "NAME=value, one a line", oninput: keep })),
+				h("div.pair", field("Host", select("host", [["", "any"], ...[...store.host.keys()].sort().map((name) => [name, name])])), field("Network", select("network", [["", "none: its own loopback"], ["host", "the host's"]])))),
+		line: () => createLine(form),
+		run: () => call("POST", "/v1/islands", { body: request(form) }),
+		done: (task) => {
+			started(`Creating ${form.name}`, createLine(form), task);
+			go(to("islands", form.name));
+		},
+	});
+}
+
+const variables = (text) => text.split("\n").map((one) => one.trim()).filter((one) => one.includes("="));
+
+function request({ env, program: typed, processors, ...form }) {
+	const pairs = variables(env).map((one) => [one.slice(0, one.indexOf("=")), one.slice(one.indexOf("=") + 1)]);
+	return { ...form, processors: Number(processors), program: program(typed), env: Object.fromEntries(pairs) };
+}
+
+function createLine(form) {
+	const options = ["memory", "processors", "network", "host"].filter((name) => form[name]).map((name) => [`--${name}`, form[name]]);
+	const words = program(form.program);
+	return line("island", "create", options, variables(form.env).map((one) => ["--env", one]), form.name || "NAME", words.length ? ["--", words] : "");
+}

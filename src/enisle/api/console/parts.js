@@ -1,10 +1,11 @@
-// The vocabulary of the pages: tables, states, tabs, facts, errors, command lines.
+// The vocabulary of the pages: tables, states, tabs, facts, errors, command lines; and what is asked before something is
+// done and said after: one dialog, a stack of notes.
 
-import { app, search, to } from "./app.js";
+import { app, go, redraw, search, to } from "./app.js";
 import { bar } from "./blocks.js";
-import { h } from "./dom.js";
+import { h, render } from "./dom.js";
 import { percent, routineName, short } from "./format.js";
-import { store } from "./store.js";
+import { ended, store } from "./store.js";
 
 export { bar };
 
@@ -13,6 +14,10 @@ export const prose = (text) => String(text ?? "").split(/`([^`]+)`/).map((part, 
 export const link = (href, ...inside) => h("a", { href }, ...inside);
 export const button = (text, props) => h("button", { type: "button", ...props }, text);
 export const code = (text) => h("code", String(text));
+/** The column of a name that leads to its page, and others that many tables have. */
+export const nameColumn = (page) => ["Name", (one) => link(to(page, one.name), one.name), { class: "name" }];
+export const STATE = ["State", (one) => state(one.state)];
+export const HOST = ["Host", (one) => (one.host ? link(to("hosts", one.host), one.host) : "–"), { class: "minor" }];
 
 const TONES = { good: "running live", busy: "creating queued", warn: "blocked interrupted", bad: "lost failed" };
 const toneOf = (word) => Object.keys(TONES).find((tone) => TONES[tone].split(" ").includes(word)) ?? "calm";
@@ -20,44 +25,35 @@ const toneOf = (word) => Object.keys(TONES).find((tone) => TONES[tone].split(" "
 /** A state as a word with a mark: hue is not the only difference. */
 export const state = (word, more) => h("span.state", { class: toneOf(word), "data-state": word }, h("i"), h("span", word, more));
 
-export async function copy(text) {
-  // Outside of a secure context there is no clipboard but that of a selection.
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const field = document.createElement("textarea");
-  field.value = text;
-  (document.querySelector("dialog[open]") ?? document.body).append(field);
-  field.select();
-  document.execCommand("copy");
-  field.remove();
+/** Copy a text; outside of a secure context there is no clipboard, and it is selected. */
+export async function copy(text, node) {
+	if (navigator.clipboard) await navigator.clipboard.writeText(text);
+	else getSelection().selectAllChildren(node);
 }
 
 /** A command line that a click copies. */
 export const commandLine = (text) =>
-  h("span.line", h("code", text), button("copy", { class: "quiet copy", label: `Copy: ${text}`, onclick: async ({ currentTarget }) => {
-    await copy(text);
-    currentTarget.textContent = "copied";
-    setTimeout(() => (currentTarget.textContent = "copy"), 1200);
-  } }));
+	h("span.line", h("code", text), button("copy", { class: "quiet copy", label: `Copy: ${text}`, onclick: ({ target }) => copy(text, target.previousSibling) }));
 
 /** What failed, why, and what to do. */
-export const reasons = ({ message, why, hint }) => [h("strong", prose(message)), why ? h("p", prose(why)) : null, hint ? h("p", h("b", "hint "), prose(hint)) : null];
+export const reasons = ({ message, why, hint }) => [h("strong", prose(message)), why && h("p", prose(why)), hint && h("p", h("b", "hint "), prose(hint))];
 
 /** A refusal, with the task that holds what was asked for. */
-export const problemView = (problem) => h("div.problem", { role: "alert" }, reasons(problem), problem.holder ? h("p", "held by ", taskLink(problem.holder), " ", doing(problem.holder)) : null);
+export const problemView = (problem) => problem && h("div.problem", { role: "alert" }, reasons(problem), problem.holder && h("p", "held by ", taskLink(problem.holder), " ", doing(problem.holder)));
 
 export function taskLink(id) {
-  const task = store.task.get(id);
-  return h("a.task-link", { href: to("tasks", id) }, task ? routineName(task.routine) : "task", " ", h("code", short(id)));
+	const task = store.task.get(id);
+	return h("a.task-link", { href: to("tasks", id) }, task ? routineName(task.routine) : "task", " ", h("code", short(id)));
 }
 
 /** How far a task is: bar, percentage, phase. */
 export function doing(id) {
-  const progress = store.progressOf(id);
-  return progress ? h("span.doing", bar(progress.fraction, progress.phase), h("span.number", percent(progress.fraction)), h("span", progress.phase)) : null;
+	const progress = store.progressOf(id);
+	return progress && h("span.doing", bar(progress.fraction, progress.phase), h("span.number", percent(progress.fraction)), h("span", progress.phase));
 }
 
 /** What to do where there is nothing: a sentence and the line to type. */
-export const empty = (title, text, line) => h("div.empty", h("h2", title), h("p", text), line ? commandLine(line) : null);
+export const empty = (title, text, line) => h("div.empty", h("h2", title), h("p", text), line && commandLine(line));
 
 export const none = (text) => h("p.none", text);
 
@@ -71,40 +67,131 @@ export const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => !nothi
 
 /** The head of a list: its name, a filter, what else. */
 export const head = (title, ...more) =>
-  h("div.head", { key: "head" }, h("h1", title), h("input.filter", {
-    id: "filter", type: "search", value: app.search.q ?? "", placeholder: `Filter ${title.toLowerCase()}`, label: `Filter ${title.toLowerCase()}`, autocomplete: "off", oninput: ({ target }) => search({ q: target.value }),
-  }), ...more);
+	h("div.head", { key: "head" }, h("h1", title), h("input.filter", {
+		id: "filter", type: "search", value: app.search.q ?? "", placeholder: `Filter ${title.toLowerCase()}`, label: `Filter ${title.toLowerCase()}`, autocomplete: "off", oninput: ({ target }) => search({ q: target.value }),
+	}), ...more);
 
 /** The head of a detail: the way back, its name and state, what can be done. */
 export const detailHead = (page, above, name, word, resource, actions) =>
-  h("div.head", { key: "head" }, h("p.crumbs", link(to(page), above), " / "), h("h1", name), word ? state(word) : null,
-    actions ? h("div.actions", { resource, mode: "shared" }, h("span.group", actions)) : null);
+	h("div.head", { key: "head" }, h("p.crumbs", link(to(page), above), " / "), h("h1", name), word && state(word),
+		actions && h("div.actions", { resource, mode: "shared" }, h("span.group", actions)));
 
-export const tabs = (current, ...items) => h("nav.tabs", { label: "Parts" }, items.map(([name, href]) => h("a", { key: name, href, "aria-current": name === current ? "page" : null }, name)));
+export const tabs = (current, ...items) => h("nav.tabs", { label: "Parts" }, items.map(([name, href]) => h("a", { key: name, href, "aria-current": name === current && "page" }, name)));
 
 export const chips = (label, words, pressed, press, ...more) => h("div.chips", { key: "chips", role: "group", label }, words.map((word) => button(word, { key: word, "aria-pressed": String(pressed(word)), onclick: () => press(word) })), ...more);
 
 /** A table. Columns: [name, cell(item), {width, class}]; rows: {key, opens, resource, cli} of an item. A click or Enter
  *  opens a row; what a task holds leads to that task instead (blocks.js). */
 export function table(label, columns, items, row) {
-  const widths = columns.map(([, , more]) => more?.width ?? "max-content").join(" ");
-  const top = h("div.row.top", { role: "row", key: " top" }, columns.map(([name, , more]) => h("span", { role: "columnheader", class: more?.class }, name)));
-  const rows = items.map((item) => {
-    const props = row(item);
-    const open = (event) => event.target.closest("a, button") || String(getSelection()) || (location.hash = props.opens);
-    return h("div.row", { role: "row", mode: "shared", tabindex: props.opens ? 0 : null, onclick: props.opens ? open : null, ...props }, columns.map(([, cell, more], i) => h("span", { role: "cell", key: i, class: more?.class }, cell(item))));
-  });
-  return h("div.table", { role: "table", label, vars: { "--columns": widths } }, top, rows);
+	const widths = columns.map(([, , more]) => more?.width ?? (more?.class === "name" ? "minmax(8rem, 1fr)" : "max-content")).join(" ");
+	const top = h("div.row.top", { role: "row", key: " top" }, columns.map(([name, , more]) => h("span", { role: "columnheader", class: more?.class }, name)));
+	const rows = items.map((item) => {
+		const props = row(item);
+		const open = (event) => event.target.closest("a, button") || String(getSelection()) || (location.hash = props.opens);
+		return h("div.row", { role: "row", mode: "shared", tabindex: props.opens && 0, onclick: props.opens && open, ...props }, columns.map(([, cell, more], i) => h("span", { role: "cell", key: i, class: more?.class }, cell(item))));
+	});
+	return h("div.table", { role: "table", label, vars: { "--columns": widths } }, top, rows);
 }
 
 /** A list page: what of a kind there is. */
 export const listView = (title, line, found, { columns, row, filter, more, lacking }) => ({
-  title, line,
-  view() {
-    const all = found();
-    const shown = all.filter((one) => filter(one, app.search.q));
-    return [head(title, more?.()), all.length ? table(title, columns, shown, row) : absent(...lacking), all.length && !shown.length ? none("Nothing matches.") : null];
-  },
+	title, line,
+	view() {
+		const all = found();
+		const shown = all.filter((one) => filter(one, app.search.q));
+		return [head(title, more?.()), shown.length ? table(title, columns, shown, row) : all.length ? none("Nothing matches.") : absent(...lacking)];
+	},
 });
 
-export const field = (label, input, note) => h("label.field", h("span", label), input, note ? h("small", note) : null);
+export const field = (label, input, note) => h("label.field", h("span", label), input, note && h("small", note));
+
+const NOTES = 4;
+const NOTE_MS = 7000;
+const node = document.getElementById("dialog");
+let view = null;
+let notes = [];
+let number = 0;
+
+node.addEventListener("close", () => render(node, (view = null)));
+node.addEventListener("click", (event) => event.target === node && node.close());
+
+export const isOpen = () => view !== null;
+export const close = () => node.close();
+
+/** Show what `shown()` returns, drawn with the page, until it is closed. */
+export function show(shown) {
+	view = shown;
+	drawDialogs();
+	node.showModal();
+	node.querySelector("[autofocus]")?.focus();
+}
+
+export function drawDialogs() {
+	if (view) render(node, view());
+	render(document.getElementById("notes"), notes.map(noteView));
+}
+
+/** Ask, then do: {title, text, line(), label, danger, body(), run(), done(result)}. What `run` raises is shown where it
+ *  was asked. */
+export function ask(act) {
+	let busy = false;
+	let problem = null;
+	const submit = async (event) => {
+		event.preventDefault();
+		busy = true;
+		drawDialogs();
+		try {
+			const result = await act.run();
+			close();
+			act.done(result);
+		} catch (refusal) {
+			problem = refusal;
+		}
+		busy = false;
+		drawDialogs();
+	};
+	show(() =>
+		h("form", { onsubmit: submit, label: act.title },
+			h("h2", act.title), act.text && h("p", act.text), act.body?.(),
+			h("div.same", commandLine(act.line())),
+			problemView(problem),
+			h("div.answers", button("Cancel", { onclick: close }), h("button", { type: "submit", class: act.danger ? "danger" : "primary", disabled: busy, autofocus: !act.body }, act.label))));
+}
+
+/** Say what was done, or what went wrong (`problem`), with its command line. */
+export function say(text, { line, problem, href } = {}) {
+	const note = { number: ++number, text, line, problem, href };
+	notes = [...notes, note].slice(-NOTES);
+	if (!problem) setTimeout(() => drop(note), NOTE_MS);
+	redraw();
+}
+
+function drop(note) {
+	notes = notes.filter((one) => one !== note);
+	redraw();
+}
+
+const noteView = (note) =>
+	h("div.note", { key: note.number },
+		h("div.note-head", note.href ? h("a", { href: note.href }, note.text) : h("span", note.text), button("×", { class: "quiet", label: "Dismiss", onclick: () => drop(note) })),
+		problemView(note.problem), note.line && commandLine(note.line));
+
+/** Do without asking; say what came of it. */
+export async function act(text, line, run, open = false) {
+	try {
+		const task = await run();
+		started(text, line, task);
+		if (open) go(to("tasks", task.id));
+	} catch (problem) {
+		say("", { problem, line });
+	}
+}
+
+/** Say that a task was started; and that it failed, when it does. */
+export async function started(text, line, task) {
+	store.offer(task);
+	say(text, { line, href: to("tasks", task.id) });
+	while (store.task.has(task.id) && !ended(store.task.get(task.id))) await new Promise((done) => setTimeout(done, 200));
+	const { state, failure, routine } = store.task.get(task.id) ?? {};
+	if (state === "failed") say(`${routineName(routine)} failed`, { problem: failure ?? {}, href: to("tasks", task.id) });
+}
