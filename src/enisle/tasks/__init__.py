@@ -20,6 +20,7 @@ from enisle.tasks.names import require_token, task_id
 from enisle.tasks.objects import Objects
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import plan
+from enisle.tasks.processes import Ended, run_process
 from enisle.tasks.questions import Questions
 from enisle.tasks.records import (
     EXCLUSIVE,
@@ -35,12 +36,13 @@ from enisle.tasks.records import (
     Task,
 )
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
-from enisle.tasks.safety import Safety, StoreGuard, check_store
+from enisle.tasks.safety import CHECKING, Safety, StoreGuard, check_store
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
 from enisle.tasks.view import News, Subscription, View
 
 __all__ = [
+    "CHECKING",
     "CONTROL",
     "ENDED",
     "EXCLUSIVE",
@@ -61,6 +63,7 @@ __all__ = [
     "Copy",
     "Dispatcher",
     "DispatcherStatistics",
+    "Ended",
     "Engine",
     "EngineAddress",
     "Entry",
@@ -102,5 +105,6 @@ __all__ = [
     "new_identity",
     "plan",
     "require_token",
+    "run_process",
     "task_id",
 ]

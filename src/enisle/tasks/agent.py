@@ -7,6 +7,7 @@ the loss of its lease: what is still ordered when it has one again goes on. One 
 
 import asyncio
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from enisle.tasks.runs import Run
 from enisle.tasks.store import Conflict, Entry, Lease, Store, Unavailable, Value
 
 KILL_MARGIN_S = 0.3
+REMEMBERED = 1000
+"""Orders taken back, of which a late word is known for what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Agent:
         self._runs: dict[str, Run] = {}
         self._handled: dict[str, int] = {}
         """Orders that were begun, by task: a revision is run once however often it is told."""
+        self._gone: OrderedDict[str, int] = OrderedDict()
         self._stops: dict[str, str] = {}
         self._group = asyncio.TaskGroup()
         self.reported = self.refused = self.fenced = 0
@@ -133,7 +137,12 @@ class Agent:
 
     def _take(self, entry: Entry) -> None:
         task = entry.key.rsplit(".", 1)[1]
+        if entry.revision <= self._gone.get(task, 0):
+            return  # told late: it was taken back
         if entry.value is None:
+            self._gone[task] = entry.revision
+            if len(self._gone) > REMEMBERED:
+                self._gone.popitem(last=False)
             self._drop(task)
             return
         order = Assignment.from_value(entry.value)
