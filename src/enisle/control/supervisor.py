@@ -93,7 +93,8 @@ class Supervisor:
         if options.engine_url:
             write_private(self._places.engine_url, options.engine_url)
         else:
-            self._engine = Engine(self._places.engine, options.server or None)
+            # Hosts that join reach it where the API is reached; beyond loopback it is encrypted (tasks.Engine).
+            self._engine = Engine(self._places.engine, options.server or None, listen=options.listen)
             self._engine.__enter__()
             write_private(self._places.engine_url, self._engine.url)
         state = str(self._places.directory)
@@ -170,6 +171,13 @@ class Supervisor:
                 self._engine.start()
                 write_private(self._places.engine_url, self._engine.url)
                 changed = True
+            except EnisleError as error:
+                say(str(error))
+        elif self._engine and time.monotonic() >= self._engine_again:
+            self._engine_again = time.monotonic() + 2.0
+            try:
+                if self._engine.heal():
+                    say("the engine could not write; there is room now, so it was started again")
             except EnisleError as error:
                 say(str(error))
         for part in self._parts:

@@ -6,6 +6,7 @@ mark of its store are found there. An external one is any URL of the client libr
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,15 @@ def state_directory(url: str) -> Path | None:
 def questions_url(url: str) -> str:
     """Return the URL where hosts are asked: an account of its own on an engine of ours, the same elsewhere."""
     return url.replace("//enisle:", "//questions:", 1) if state_directory(url) else url
+
+
+def room(directory: Path) -> int:
+    """Return how many bytes fit on the disk of a directory; none when it cannot be told."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
 
 
 async def connect(

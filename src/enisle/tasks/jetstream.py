@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from enisle.errors import HostError
-from enisle.tasks.connection import connect, state_directory
+from enisle.tasks.connection import connect, room, state_directory
 from enisle.tasks.identity import HOST_API
 from enisle.tasks.leases import RenewedLease
 from enisle.tasks.pullwatch import PullWatch
@@ -33,6 +33,8 @@ REQUEST_S = 1.0
 """A request in flight when the server dies fails by time alone."""
 PATIENCE_S = 10.0
 """How long a change is tried before Unavailable."""
+FULL_BYTES = 1 << 20
+"""A disk with less room is called full."""
 LAG_S = 2.0
 """How long a replica may be behind the leader before what it says is believed."""
 WRONG_SEQUENCE = frozenset({10071, 10164})
@@ -219,9 +221,16 @@ class JetStream:
             refusal: Value = answer["error"]
             final = refusal.get("err_code") not in WRONG_SEQUENCE and "silent" not in refusal
             if final or time.monotonic() > deadline:
-                why = refusal.get("description", "")
-                raise Unavailable("the engine does not take a change", why, "is its disk full? see its log")
+                raise self._not_taken(refusal.get("description", ""))
             await asyncio.sleep(0.01)
+
+    def _not_taken(self, why: str) -> Unavailable:
+        """Tell a full disk from other silence, where it is a disk of this computer."""
+        directory = self.state_directory
+        if directory and room(directory) < FULL_BYTES:
+            hint = "make room there; the engine goes on by itself within seconds"
+            return Unavailable("the engine does not take a change", f"the disk of {directory} is full", hint)
+        return Unavailable("the engine does not take a change", why, "is its disk full? see its log")
 
     async def _publish(self, changes: Sequence[Change], ttl_s: float, mark: str) -> Value:
         """Send the changes as one message, or as an atomic batch whose last message is answered (ADR-50).

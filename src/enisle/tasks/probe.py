@@ -24,16 +24,16 @@ def greeting(address: str, port: int, timeout_s: float = 0.2) -> dict[str, Any] 
         return None
 
 
-def variables(address: str, port: int, password: str, ca: Path | None) -> dict[str, Any]:
-    """Return the server's own account of itself (VARZ), as its system user may ask. Raises HostError."""
+def ask_system(what: str, address: str, port: int, password: str, ca: Path | None) -> dict[str, Any]:
+    """Return the server's account of itself (VARZ, HEALTHZ), as its system user may ask. Raises HostError."""
     try:
-        return _variables(address, port, password, ca)
+        return _ask(what, address, port, password, ca)
     except (OSError, ValueError, KeyError, IndexError) as error:
         why = f"{type(error).__name__} {error}".strip()
         raise HostError("the engine does not tell how it keeps data", why, "is it our nats-server?") from error
 
 
-def _variables(address: str, port: int, password: str, ca: Path | None) -> dict[str, Any]:
+def _ask(what: str, address: str, port: int, password: str, ca: Path | None) -> dict[str, Any]:
     with ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection((address, port), PROBE_S))
         lines = connection.makefile("rb")
@@ -43,7 +43,7 @@ def _variables(address: str, port: int, password: str, ca: Path | None) -> dict[
             connection = stack.enter_context(context.wrap_socket(connection, server_hostname=address))
             lines = connection.makefile("rb")
         user = {"user": "system", "pass": password, "verbose": False, "pedantic": False, "lang": "", "version": ""}
-        ask = "SUB answer 1\r\nPUB $SYS.REQ.SERVER.PING.VARZ answer 0\r\n\r\n"
+        ask = f"SUB answer 1\r\nPUB $SYS.REQ.SERVER.PING.{what} answer 0\r\n\r\n"
         connection.sendall(f"CONNECT {json.dumps(user)}\r\n{ask}PING\r\n".encode())
         while line := lines.readline():
             if line.startswith(b"MSG"):
