@@ -6,9 +6,12 @@ all kernels.
 
 import json
 import os
+import select
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -333,3 +336,19 @@ def test_the_command_line_shows_what_the_session_knows(guest: TestGuest, saved: 
     assert _enisle(str(saved), "check").stdout.startswith("note")
     refused = _enisle(str(saved), "watch", "do_faccessat")
     assert (refused.returncode, "a saved guest does not run" in refused.stderr) == (4, True)
+
+
+def test_a_watch_that_is_interrupted_tells_its_count_and_the_guest_runs_on(guest: TestGuest) -> None:
+    words = [sys.executable, "-m", "enisle", "introspect", guest.machine.name, "watch", "sys:getppid"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        deadline, hits = time.monotonic() + 60, ""
+        while not hits and time.monotonic() < deadline:  # shells ask for it when they begin
+            guest.run("sh -c :")
+            hits = watching.stdout.readline() if select.select([watching.stdout], [], [], 0.1)[0] else ""
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=60)
+    assert "the guest goes on" in said
+    assert watching.returncode == 0
+    assert guest.machine.status().state == "running"
+    assert "alive" in guest.run("echo alive")

@@ -5,6 +5,7 @@ registers beside it), or an island (`enisle ps`). This file joins the machines o
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,8 +38,48 @@ def introspect(options: Options) -> int:
     target, view = options.words[:2]
     if view not in VIEWS:
         raise InvalidRequest(f"there is no view {view!r}", f"views: {', '.join(VIEWS)}", "enisle introspect --help")
-    if (view == "watch") != (len(options.words) == 3):
-        raise InvalidRequest("watch takes one function, other views none", hint="enisle introspect NAME watch FUNCTION")
+    _check_words(options, view)
+    try:
+        return _look(target, view, options)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _check_words(options: Options, view: str) -> None:
+    """Raise InvalidRequest for a function or an option that the view has no use for."""
+    named = len(options.words) == 3
+    if view == "watch" and not named:
+        why = "a function of the facts, an exported one, or sys:NAME, a system call"
+        raise InvalidRequest("watch needs a function", why, "enisle introspect NAME watch sys:openat")
+    if view != "watch" and named:
+        why = "watch alone takes a third word, a function"
+        raise InvalidRequest(f"{view} takes no {options.words[2]!r}", why, f"enisle introspect NAME {view}")
+    wanted = {
+        "--live": (options.live, ("ps", "creds")),
+        "--baseline": (bool(options.baseline), ("check",)),
+        "--record": (options.record, ("check",)),
+        "--count": (bool(options.count), ("watch",)),
+        "--seconds": (options.seconds is not None, ("watch",)),
+    }
+    for flag, (given, views) in wanted.items():
+        if given and view not in views:
+            why = f"it belongs to {' and '.join(views)}"
+            raise InvalidRequest(f"{view} has no use for {flag}", why, "enisle introspect --help")
+    if options.record and not options.baseline:
+        raise InvalidRequest("--record needs a file", "the baseline is written to it", "--baseline FILE --record")
+    if options.watch and (view in ("watch", "check") or options.interval <= 0):
+        what = f"{view} is not shown again and again" if options.interval > 0 else "--interval must be more than 0"
+        raise InvalidRequest(what, "--watch --interval SECONDS shows a list anew", "enisle introspect NAME ps --watch")
+    if options.count < 0 or (options.seconds or 0) < 0:
+        why = "--count and --seconds say when watching ends"
+        raise InvalidRequest("watching cannot end before it begins", why, "--count 10")
+
+
+def _look(target: str, view: str, options: Options) -> int:
+    """Show one view, interruptible: a guest that was stopped for it runs on."""
+    for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signo) is not signal.SIG_IGN:
+            signal.signal(signo, _interrupt)
     opened = _open(target)
     if isinstance(opened, Entry):
         if view not in MAP_VIEWS:
@@ -53,6 +94,10 @@ def introspect(options: Options) -> int:
     if view == "watch":
         return _watch(session, machine, options)
     return _show(session, view, options)
+
+
+def _interrupt(signo: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _open(target: str) -> "tuple[Guest, VirtualMachine | None] | Entry":
@@ -197,11 +242,19 @@ def _watch(session: Introspection, machine: "VirtualMachine | None", options: Op
         else:
             say(f"{hit.number}\t{name}({arguments})\t{plain(hit.task)}\tprocessor {hit.processor}\n")
 
+    if sys.stderr.isatty():
+        mutter(f"watching {name} at {address:#x}; Ctrl-C ends it\n")
     hits = 0
+
+    def count(hit: Hit) -> None:
+        nonlocal hits
+        hits = hit.number
+        tell(hit)
+
     with machine.connect("gdb") as connection:
         try:
-            hits = watch(session.kernel, Debugger(connection), address, tell, options.count or None,
-                         wait_until(options.seconds))  # fmt: skip
+            watch(session.kernel, Debugger(connection), address, count, options.count or None,
+                  wait_until(options.seconds))  # fmt: skip
         except KeyboardInterrupt:
             pass
     mutter(f"{name} ran {hits} times; the guest goes on\n")

@@ -32,7 +32,7 @@ def vm(options: Options) -> int:
         return 0 if words else InvalidRequest.exit_code
     typed.verb = f"vm {words[0]}"
     if words[0] not in VERBS:
-        raise InvalidRequest(f"there is no verb {typed.verb!r}", hint="enisle vm --help")
+        raise InvalidRequest(f"there is no verb {typed.verb!r}", f"known: {', '.join(VERBS)}", "enisle vm --help")
     read_verb(words[1:], VERBS[words[0]], typed)
     actions: dict[str, Callable[[VmOptions], int]] = {
         "run": run,
@@ -206,7 +206,7 @@ def rm(options: VmOptions) -> int:
 def _each(options: VmOptions, action: Callable[[VirtualMachine], str]) -> int:
     """Do something to every machine named; go on when one fails. Return the first failure's exit code."""
     if not options.words:
-        raise InvalidRequest("no machine was named", hint=f"enisle {options.verb} NAME")
+        raise _unnamed(options, "NAME")
     code = 0
     done: list[dict[str, Any]] = []
     for name in options.words:
@@ -252,8 +252,11 @@ def _print_log(path: Path) -> None:
 
 def dump(options: VmOptions) -> int:
     """Save a machine."""
+    if not options.words:
+        raise _unnamed(options, "NAME DIRECTORY")
     if len(options.words) != 2:
-        raise InvalidRequest("a dump needs a machine and a directory", hint="enisle vm dump NAME DIRECTORY")
+        why = "memory and registers are written to a new directory"
+        raise InvalidRequest("a dump needs a directory", why, f"enisle vm dump {options.words[0]} DIRECTORY")
     machine = VirtualMachine.find(options.words[0])
     saved = machine.dump(os.path.abspath(options.words[1]), _show_share if sys.stderr.isatty() else None)
     if options.json:
@@ -269,8 +272,14 @@ def _show_share(done: int, whole: int) -> None:
 
 def _one_name(options: VmOptions) -> str:
     if not options.words:
-        raise InvalidRequest("no machine was named", hint=f"enisle {options.verb} NAME")
+        raise _unnamed(options, "NAME")
     return options.words[0]
+
+
+def _unnamed(options: VmOptions, wanted: str) -> InvalidRequest:
+    names = ", ".join(machine.name for machine in machines()[:8])
+    why = f"there are {names}" if names else "you have none"
+    return InvalidRequest("no machine was named", why, f"enisle {options.verb} {wanted}")
 
 
 def _say_json(record: object) -> None:

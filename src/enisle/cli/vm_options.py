@@ -57,7 +57,7 @@ ENDING = (
 )
 PLAIN: tuple[Group, ...] = (("options", (JSON, DEBUG, HELP)),)
 VERBS = {
-    "run": Verb("enisle vm run --kernel FILE [OPTIONS]", "run a machine, its console on yours", RUN, CONSOLE),
+    "run": Verb("enisle vm run [OPTIONS] --kernel FILE", "run a machine, its console on yours", RUN, CONSOLE),
     "ps": Verb("enisle vm ps [OPTIONS]", "list your machines", (("options", (JSON, QUIET, DEBUG, HELP)),)),
     "stop": Verb(
         "enisle vm stop [OPTIONS] NAME…",

@@ -40,7 +40,8 @@ def address_of(kernel: "Kernel", name: str) -> int:
     if fact is not None and fact.value is not None and (fact.kind == FUNCTION or name == "entry_SYSCALL_64"):
         if fact.status == CONFIRMED:
             return fact.value
-        raise NotFound(f"{name} is not sure enough to stop at", f"it is {fact.status}: {fact.trace}")
+        hint = "enisle introspect TARGET facts shows what is confirmed"
+        raise NotFound(f"{name} is not sure enough to stop at", f"it is {fact.status}: {fact.trace}", hint)
     exported = kernel.exports.by_name.get(name)
     if exported is not None and kernel.image.is_text(exported):
         return exported

@@ -63,7 +63,8 @@ def _files_of(place: Path) -> tuple[Path, Path]:
         states = [place / "state.json", *sorted(place.glob("*.json"))]
         state = next((candidate for candidate in states if candidate.is_file()), None)
         if state is None:
-            raise NotFound(f"{place} holds no saved guest", "there is no state.json in it")
+            why = "there is no state.json in it"
+            raise NotFound(f"{place} holds no saved guest", why, "enisle vm dump NAME DIRECTORY makes one")
         memories = [place / name for name in ("ram", "memory", "ram.bin", "memory.bin")]
         return state, next((candidate for candidate in memories if candidate.is_file()), memories[0])
     if place.suffix == ".json":

@@ -5,6 +5,7 @@ Two witnesses are independent when they come from different roots; data that bea
 Promises: `confirmed` rests on two independent witnesses that agree and none that differs; nothing is guessed.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -69,6 +70,10 @@ def agree(name: str, kind: str, witnesses: Iterable[Witness]) -> Fact:
     return Fact(name, kind, value, CONFIRMED if len(roots) > 1 else SINGLE, heard)
 
 
+_IMAGE_ADDRESS = re.compile(r"0xffffffff[89ab][0-9a-f]{7}\b")
+"""An address of the kernel image as a trace tells it (image.KERNEL_START)."""
+
+
 class Facts:
     """Facts by name. Asking for what is not known answers None, never a guess."""
 
@@ -107,6 +112,7 @@ def _moved(fact: Fact, slide: int) -> Fact:
         witness._replace(
             value=witness.value + slide if absolute else witness.value,
             site=witness.site + slide if witness.site else 0,
+            trace=_IMAGE_ADDRESS.sub(lambda told: f"{int(told[0], 16) + slide:#x}", witness.trace),
         )
         for witness in fact.witnesses
     )

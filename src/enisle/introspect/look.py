@@ -50,8 +50,12 @@ class Baseline(Record):
             runs = tuple((int(at), zlib.decompress(bytes.fromhex(packed))) for at, packed in told["runs"])
             gates = tuple(tuple(int(word) for word in gate) for gate in told["gates"])
             return cls(int(told["start"]), gates, int(told["lstar"]), tuple(told["table"]), runs)
-        except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
-            raise InvalidRequest(f"{path} is no baseline", repr(error), "take one: --baseline FILE --record") from None
+        except OSError as error:
+            hint = "take one: --baseline FILE --record"
+            raise InvalidRequest(f"cannot read the baseline {path}", error.strerror or "", hint) from None
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            why = f"it is nothing that --record wrote: {error}"
+            raise InvalidRequest(f"{path} is no baseline", why, "take one: --baseline FILE --record") from None
 
 
 class Look(Record):

@@ -113,7 +113,7 @@ class Introspection:
         """Return what a reader of the views should know of this guest."""
         notes = {note for state in self.kernel.processors if (note := entry_note(state))}
         if not self.kernel.exports.by_name:
-            notes.add("the kernel's export tables were not found, or not used: fewer roots")
+            notes.add("no exported functions were found or used (the kernel may have none, or be booting): fewer facts")
         return sorted(notes)
 
     def processes(self) -> ProcessList:

@@ -91,7 +91,9 @@ def _check_words(config: VmConfig) -> None:
             "the kernel cannot be given that command line", "it must be one line below 2,000 bytes", "--append TEXT"
         )
     if config.cpu and not re.fullmatch(r"[A-Za-z0-9_.,=+-]+", config.cpu):
-        raise InvalidRequest(f"{config.cpu!r} is no processor model", hint="qemu-system-x86_64 -cpu help")
+        raise InvalidRequest(
+            f"{config.cpu!r} is no processor model", "a model's name, then ,+feature or ,-feature", "--cpu max,-avx2"
+        )
     for port in config.ports:
         if not PORT.fullmatch(port) or config.ports.count(port) > 1:
             raise InvalidRequest(
@@ -135,7 +137,7 @@ def _what_else(head: bytes) -> str:
     for magic, what in ((b"!<arch>\n", "a Debian package: unpack it"), (b"\x1f\x8b", "a gzip file: unpack it")):
         if head.startswith(magic):
             return f"it is {what}"
-    return "it has no boot header: it looks like no kernel"
+    return "it looks like no kernel: it has no boot header, as a bzImage has, and is no ELF file"
 
 
 def _read_head(path: str, what: str, size: int) -> bytes:

@@ -223,7 +223,11 @@ def _wait_until_ready(started: Started) -> None:
 
 def _explain_end(line: str) -> EnisleError:
     reason = line.removeprefix("ended ") or "its guardian was killed"
-    hint = "another --cpu, or --accelerator tcg" if "PVH" not in reason else "--kernel with a bzImage"
+    hint = "another --cpu, or --accelerator tcg"
+    if "PVH" in reason:
+        hint = "--kernel with a bzImage"
+    elif "CPU model" in reason:
+        hint = "qemu-system-x86_64 -cpu help lists the models"
     return HostError("QEMU ended at once", reason, hint)
 
 

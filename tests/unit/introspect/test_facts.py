@@ -79,3 +79,10 @@ def test_damaged_or_missing_kept_facts_are_as_if_not_there(tmp_path: Path) -> No
         (tmp_path / "key.json").write_text(content)
         assert load_kept("key", image, tmp_path) is None
     assert cache_directory().name == "introspect"
+
+
+def test_places_told_in_words_move_with_the_image_and_others_stay() -> None:
+    trace = "call 0xffffffff81002000 at 0xffffffff81000010, argument 0 = 0xffffffffc0460000, offset 0x478"
+    witness = Witness(0xFFFF_FFFF_8100_2000, "root", "P2", 0xFFFF_FFFF_8100_0010, trace)
+    (moved,) = Facts([agree("name", GLOBAL, [witness])]).moved(0x120_0000)
+    assert moved.trace == "call 0xffffffff82202000 at 0xffffffff82200010, argument 0 = 0xffffffffc0460000, offset 0x478"
