@@ -8,6 +8,7 @@ owns a journal; what is wanted while one transaction is written goes into the ne
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from enisle.errors import HostError
 
 T = TypeVar("T")
+CLOSED_S = 0.2
 WITH_OTHERS = " shared"
 """Behind a resource: the highest token of those who held it with others."""
 SCHEMA = """
@@ -41,11 +43,14 @@ class Journal:
         self._reading = sqlite3.connect(path, isolation_level=None)
         self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._open = threading.Lock()
+        """Held by a transaction, so that nobody closes the database under it; never let go once it is closed."""
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open.acquire()
         self._reading.close()
         self._database.close()
 
@@ -76,6 +81,14 @@ class Journal:
             self._writing = None
 
     def _together(self, actions: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+        if not self._open.acquire(timeout=CLOSED_S):
+            return [(None, HostError("the host's journal cannot be written", "it is closed", ""))] * len(actions)
+        try:
+            return self._transaction(actions)
+        finally:
+            self._open.release()
+
+    def _transaction(self, actions: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
