@@ -240,6 +240,7 @@ class Platform:
             history=self.history,
             routines=routines,
             health=health,
+            safe_mode=lambda: self.healthy.safe_mode,
             admit_host=admit,
             expel_host=expel,
             island_spec=dict,

@@ -28,7 +28,7 @@ from enisle.api import auth
 from enisle.api.lines import LINES
 from enisle.api.openapi import description
 
-EXAMPLES = 300 if os.environ.get("ENISLE_SOAK") else 8
+EXAMPLES = 300 if os.environ.get("ENISLE_SOAK") else 6
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -72,7 +72,7 @@ class Operations:
         """Return the request as its handler may take it. Raises what is wrong with it."""
         services = self._services
         principal = NOBODY if line.scope == OPEN else await services.guard.require(request, line.scope)
-        if line.scope != OPEN and (trouble := (await services.health()).safe_mode):
+        if line.scope != OPEN and (trouble := services.safe_mode()):
             raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
         query: Any = read_query(request, line.query)

@@ -15,6 +15,7 @@ from enisle.api.services import Health, Json, Services
 from enisle.api.tokens import TokenBook, local_token
 from enisle.control import IslandSpec, Operations, Places, VmSpec, host_routines
 from enisle.tasks import (
+    CHECKING,
     CONTROL,
     OBJECTS,
     PROGRESS,
@@ -22,11 +23,13 @@ from enisle.tasks import (
     JetStream,
     Objects,
     Questions,
+    Safety,
     Store,
     Tasks,
     Unavailable,
     View,
     admit_host,
+    check_store,
     engine_address,
     expel_host,
 )
@@ -43,8 +46,8 @@ BEHIND_S = 4.0
 class Doctor:
     """Finds out whether the platform works; asked often, it looks once a second."""
 
-    def __init__(self, store: Store, view: View) -> None:
-        self._store, self._view = store, view
+    def __init__(self, store: Store, view: View, safety: Safety) -> None:
+        self._store, self._view, self._safety = store, view, safety
         self._verdict, self._looked_at = Health(), 0.0
         self._looking = asyncio.Lock()
         self._known: list[tuple[float, int]] = []
@@ -53,8 +56,12 @@ class Doctor:
         async with self._looking:
             if time.monotonic() - self._looked_at > FRESH_S:
                 reasons = await self._reasons()
-                self._verdict, self._looked_at = Health(tuple(reasons)), time.monotonic()
+                self._verdict, self._looked_at = Health(tuple(reasons), self.safe_mode()), time.monotonic()
             return self._verdict
+
+    def safe_mode(self) -> str:
+        reason = self._safety.reason
+        return "" if reason == CHECKING else reason  # that is for a moment after the engine's start
 
     async def _reasons(self) -> list[str]:
         try:
@@ -63,6 +70,7 @@ class Doctor:
         except (TimeoutError, Unavailable):
             return ["the engine does not answer"]
         reasons = [] if lease.value else ["no dispatcher leads: tasks are kept, and wait"]
+        reasons += [CHECKING] if self._safety.reason == CHECKING else []
         return reasons + self._behind(lease.revision)
 
     def _behind(self, revision: int) -> list[str]:
@@ -87,6 +95,8 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
         questions = await stack.enter_async_context(Questions(url))
         history = stack.enter_context(History(places.history, writable=False))
         view = View(store, progress)
+        safety = await check_store(store, places.engine)
+        doctor = Doctor(store, view, safety)
         book = TokenBook(store, await asyncio.to_thread(local_token, places.token))
 
         def tasks(tenant: str, actor: str) -> Tasks:
@@ -106,7 +116,8 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             history=history,
             routines=_known_routines(),
             check_arguments=lambda routine, arguments: host_routines().get(routine).check(arguments),
-            health=Doctor(store, view).look,
+            health=doctor.look,
+            safe_mode=doctor.safe_mode,
             admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine, name, key),
             expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),
             island_spec=IslandSpec,

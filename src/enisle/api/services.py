@@ -103,6 +103,8 @@ class Services:
     routines: Callable[[], list[Json]]
     """What can be run: {"name", "usage", "parameters"}."""
     health: Callable[[], Awaitable[Health]]
+    safe_mode: Callable[[], str]
+    """Why the store is not trusted, at once; empty: it is."""
     admit_host: Callable[[str, str], Awaitable[Json]]
     """(name, public key) → what the host needs to reach the engine."""
     expel_host: Callable[[str], Awaitable[None]]
