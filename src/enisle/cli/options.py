@@ -201,7 +201,7 @@ INTROSPECT: tuple[Group, ...] = (
     (
         "options",
         (
-            Option("--watch", "show it again and again"),
+            Option("--watch", "show a list again and again"),
             Option("--interval", "every SECONDS (1)", "SECONDS", 1.0, float),
             Option("--live", "ps, creds: do not stop the guest; say so when readings disagree"),
             Option("--baseline", "check: compare with FILE", "FILE", ""),
@@ -216,7 +216,7 @@ INTROSPECT: tuple[Group, ...] = (
     ),
 )
 INTROSPECT_VIEWS = """
-TARGET is a running machine of `enisle vm`, or what `enisle vm dump` saved.
+TARGET is a running machine of `enisle vm`, what `enisle vm dump` saved, or an island (maps, wx, hashes).
 views:
   facts           addresses and offsets that were found, how sure they are, and why
   ps, creds       processes and threads; their ids
@@ -224,6 +224,8 @@ views:
   syscalls        where system calls lead, by switch and by table
   idt, msr        interrupt gates; model-specific registers
   locks           known locks, and who holds them
+  maps, wx        what is mapped with which rights; what can be both written and executed
+  hashes          SHA-256 of every run of code that cannot be written
   check           is the kernel as it should be (exits with 1 when not)
   watch FUNCTION  stop whenever it runs; sys:NAME is a system call
 
@@ -268,7 +270,7 @@ VERBS = {
     "vm": Verb("enisle vm VERB …", "run full Linux machines, by QEMU (enisle vm --help)", ()),
     "introspect": Verb(
         "enisle introspect [OPTIONS] TARGET VIEW [FUNCTION]",
-        "look into a guest's kernel, without symbols",
+        "look into a guest's kernel, without symbols, or an island",
         INTROSPECT,
         INTROSPECT_VIEWS,
         3,
