@@ -29,6 +29,8 @@ class Up:
             "ENISLE_STATE": str(self.state),
             "XDG_CONFIG_HOME": str(directory / "config"),
             "HOME": str(directory),
+            # The engine is found on the PATH by a Python that is not ours.
+            "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(ENISLE).parent)]),
         }
 
     def _options(self) -> dict[str, Any]:

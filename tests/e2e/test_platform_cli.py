@@ -82,12 +82,12 @@ def test_what_is_piped_in_reaches_the_program(platform: Up, web: str) -> None:
 
 def test_output_comes_while_the_program_runs(platform: Up, web: str) -> None:
     begin = time.monotonic()
-    running = platform.start("island", "exec", "--no-stdin", web, "--", "sh", "-c", "echo first; sleep 3; echo last")
+    running = platform.start("island", "exec", "--no-stdin", web, "--", "sh", "-c", "echo first; sleep 1.5; echo last")
     assert running.stdout
     assert running.stdout.readline() == "first\n"
     first = time.monotonic() - begin
     assert running.communicate(timeout=30) == ("last\n", "")
-    assert time.monotonic() - begin > first + 1.5
+    assert time.monotonic() - begin > first + 0.7
 
 
 def test_files_go_in_and_out_as_they_are(platform: Up, web: str, tmp_path: "os.PathLike[str]") -> None:
@@ -110,7 +110,7 @@ def test_files_go_in_and_out_as_they_are(platform: Up, web: str, tmp_path: "os.P
 
 def test_a_second_client_is_told_who_blocks_it_and_goes_on_when_it_may(platform: Up, web: str) -> None:
     holder = platform.ok(
-        "task", "submit", "-q", "--no-wait", "platform.sleep@1", "seconds=2.5", "--resource", f"island/{web}"
+        "task", "submit", "-q", "--no-wait", "platform.sleep@1", "seconds=1.8", "--resource", f"island/{web}"
     ).strip()
     wait_until(lambda: json.loads(platform.ok("task", "show", "--json", holder))["state"] == "running")
     begin = time.monotonic()

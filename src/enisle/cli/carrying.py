@@ -102,7 +102,9 @@ def complete(error: EnisleError, verb: str) -> None:
     """Give an error its three lines, each of them one that no terminal takes for a command."""
     error.message = plain(error.message)
     error.why = plain(error.why) or next(why for kind, why in WHY if isinstance(error, kind))
-    error.hint = plain(error.hint) or f"enisle {verb} --help"
+    hint = plain(error.hint) or f"enisle {verb} --help"
+    # A command alone is what to type; only among other words it is set off.
+    error.hint = hint.strip("`") if hint.count("`") == 2 and hint[0] == hint[-1] == "`" else hint
 
 
 def tell(error: EnisleError) -> None:

@@ -167,8 +167,9 @@ class HttpDoor:
                 message, why = "the platform is not well", "; ".join(map(str, told["reasons"]))
         except (ValueError, AttributeError, TypeError):
             kind, message, why, hint = STATUSES.get(status, EnisleError), "", "", ""
-        hint = hint.strip("`") if hint.count("`") == 2 and hint[:1] == hint[-1:] == "`" else hint
-        return kind(message or f"{self.url} answered with {status}", why or "it is no platform, perhaps", hint)
+        if not message:
+            message, why = f"{self.url} answered with {status}", why or "it is no platform, perhaps"
+        return kind(message, why, hint)
 
 
 def _trust(ca: str) -> ssl.SSLContext:

@@ -1,5 +1,7 @@
 """`enisle up`, `down` and `status`: the platform of this machine."""
 
+import importlib.util
+import ipaddress
 import os
 import threading
 import time
@@ -18,6 +20,9 @@ from enisle.cli.reach import Door, Unreachable, reach
 from enisle.cli.task_drawing import Json
 from enisle.control import Places, PlatformInfo, platform_info, start_platform, stop_platform
 from enisle.errors import EnisleError, HostError, InvalidRequest, StateError
+
+NEEDED = ("nats", "nkeys", "msgspec", "starlette", "uvicorn", "httpx")
+INSTALL = "pip install 'enisle[platform]'"
 
 
 def up(options: PlatformOptions) -> int:
@@ -65,6 +70,7 @@ def start(options: PlatformOptions) -> int:
     """Start the platform, or say that it is there; remember it as a context."""
     if not 0 <= options.port <= 65535:
         raise InvalidRequest(f"there is no port {options.port}", "ports are 1 to 65535", "--port 4600")
+    require_extra()
     places, begin = places_of(options), time.monotonic()
     there = running(places)
     if there is None and options.foreground:
@@ -79,6 +85,27 @@ def start(options: PlatformOptions) -> int:
             raise StateError("the platform is up already", why, "enisle down, then enisle up --accept-store")
         tell_address(options, places, there, None)
     return 0
+
+
+def require_extra() -> None:
+    """Raises HostError when what only the platform needs is not installed."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise HostError(f"{name} is not installed", "the platform needs more than islands", INSTALL)
+
+
+def require_private(options: PlatformOptions) -> None:
+    """Raises InvalidRequest when tokens would cross a network in the clear."""
+    try:
+        private = options.listen == "localhost" or ipaddress.ip_address(options.listen).is_loopback
+    except ValueError:
+        private = False
+    if not (private or options.tls_certificate or options.insecure):
+        why, hint = (
+            "tokens would cross the network in the clear",
+            "--tls-certificate FILE --tls-key FILE, or --insecure",
+        )
+        raise InvalidRequest(f"will not listen on {plain(options.listen)} without TLS", why, hint)
 
 
 def stay(options: PlatformOptions, places: Places) -> int:
@@ -101,6 +128,13 @@ def running(places: Places) -> PlatformInfo | None:
 
 
 def wanted(options: PlatformOptions) -> Json:
+    """Return the words as the platform takes them. Raises InvalidRequest, HostError for files that cannot be read."""
+    require_private(options)
+    for file in filter(None, (options.tls_certificate, options.tls_key)):
+        if not os.access(file, os.R_OK):
+            raise HostError(f"cannot read {plain(file)}", "it is not there, or not yours", "name a file in PEM")
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        raise InvalidRequest("a certificate and its key belong together", "one is missing", "--tls-key FILE")
     return {
         "listen": options.listen,
         "port": options.port,

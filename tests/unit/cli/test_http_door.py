@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from certificates_of_tests import certificate
 from enisle.cli.http_door import HttpDoor
 from enisle.cli.reach import Unreachable
 from enisle.errors import EnisleError, HostError, InvalidRequest, NotFound, StateError
@@ -102,7 +103,7 @@ def test_a_problem_is_raised_as_what_it_is(status: int, kind: str, expected: typ
         with pytest.raises(EnisleError) as caught:
             door.ask("GET", "/v1/x")
     assert type(caught.value) is expected
-    assert str(caught.value) == "what\n  because\n  hint: enisle x"
+    assert str(caught.value) == "what\n  because\n  hint: `enisle x`"
 
 
 @pytest.mark.parametrize("content", [b"<html>no</html>", b"", b"[]", b'{"detail": 7}', b"\xff"])
@@ -110,7 +111,7 @@ def test_what_is_no_platform_is_told_so(content: bytes) -> None:
     with serving(telling(content, 502, "text/html")) as (url, _), HttpDoor(url) as door:
         with pytest.raises(EnisleError) as caught:
             door.ask("GET", "/v1/x")
-    assert len(str(caught.value).splitlines()) >= 2
+    assert caught.value.message
 
 
 def test_an_answer_that_is_no_json_is_no_bug_of_ours() -> None:
@@ -139,38 +140,16 @@ def test_nobody_there_is_unreachable_at_once() -> None:
     assert "refused" in caught.value.why
 
 
-def certificate(directory: Path, name: str) -> tuple[str, ssl.SSLContext]:
-    """Make a certificate for a name; return its file, and a server's side of it."""
-    pytest.importorskip("cryptography")
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "test")])
-    alternative: x509.GeneralName = x509.DNSName(name)
-    if name[0].isdigit():
-        alternative = x509.IPAddress(ipaddress.ip_address(name))
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (directory / "key.pem").write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+def certified(directory: Path, name: str) -> tuple[str, ssl.SSLContext]:
+    """Return the file of a new certificate for a name, and a server's side of it."""
+    file, key = certificate(directory, name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    return str(directory / "cert.pem"), context
+    context.load_cert_chain(file, key)
+    return file, context
 
 
 def test_a_certificate_is_believed_when_it_is_named_and_fits(tmp_path: Path) -> None:
-    ca, context = certificate(tmp_path, "127.0.0.1")
+    ca, context = certified(tmp_path, "127.0.0.1")
     with serving(telling({}), telling({}), tls=context) as (url, told):
         with HttpDoor(url, "secret", ca) as door:
             assert door.ask("GET", "/v1/x") == {}
@@ -182,7 +161,7 @@ def test_a_certificate_is_believed_when_it_is_named_and_fits(tmp_path: Path) -> 
 
 
 def test_a_certificate_of_another_name_is_not_believed(tmp_path: Path) -> None:
-    ca, context = certificate(tmp_path, "elsewhere.example")
+    ca, context = certified(tmp_path, "elsewhere.example")
     with serving(tls=context) as (url, told), HttpDoor(url, "secret", ca) as door:
         with pytest.raises(HostError) as caught:
             door.ask("GET", "/v1/x")
