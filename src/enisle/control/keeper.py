@@ -249,6 +249,7 @@ def take_place() -> tuple[int, socket.socket] | None:
             pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     listener.bind("keeper.sock")
+    os.chmod("keeper.sock", 0o600)
     listener.listen(MAX_CONNECTIONS)
     return lock, listener
 
