@@ -1,6 +1,7 @@
 """The tools that make test guests: the manifest, the archive a kernel unpacks, and what a guest says of itself."""
 
 import concurrent.futures
+import gzip
 import hashlib
 import io
 import lzma
@@ -10,12 +11,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from guests import kernels
+from guests import kernels, parts
 from guests.cpio import CpioWriter
 from guests.initramfs import is_dynamic
 from guests.kernels import MODULES, dependencies
-from guests.manifest import Build, Entry, Package, read_manifest
-from guests.oracle import read_oracle
+from guests.library import kernel_of
+from guests.manifest import Build, Entry, Package, Part, read_manifest, read_parts
+from guests.oracle import read_console, read_oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +31,7 @@ def test_every_kernel_is_pinned_and_the_lines_asked_for_are_there() -> None:
     for line in ("5.10", "6.1-cloud", "6.1-generic", "6.1-rt", "6.12", "6.16", "6.17", "6.18", "7."):
         assert any(name.startswith(line) for name in entries), line
     assert all(build.packages for entry in entries.values() for build in entry.builds)
+    assert read_parts()["wine-ntoskrnl"].member.endswith("/ntoskrnl.exe")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ def test_every_kernel_is_pinned_and_the_lines_asked_for_are_there() -> None:
         "[[kernel]]\nname='x'\n[[kernel.build]]\nrelease='r'\nversion='v'\n[[kernel.build.package]]\npath='pool/x'",
         "[[kernel]]\nname='x'\n[[kernel.build]]\nrelease='r'\nversion='v'\n[[kernel.build.package]]\n"
         "archive='debian'\npath='pool/../../etc/passwd'\nsize=1\nsha256='" + "0" * 64 + "'",
+        "[[kernel]]\nname='x'\n[[kernel.build]]\nrelease='r'\nversion='v'\n[[kernel.build.package]]\n"
+        "archive='pypi'\npath='../x-1.0-py3.whl'\nsize=1\nsha256='" + "0" * 64 + "'",
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
@@ -206,3 +211,75 @@ def test_an_archive_cut_short_is_never_half_believed(length: int) -> None:
     else:
         with pytest.raises(GuestError):
             read_oracle(whole[:length])
+
+
+# ---- a kernel inside a library ---------------------------------------------------------------------------------------
+
+ENTRY = 0x100_0000
+NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0" + struct.pack("<Q", ENTRY)
+
+
+def _library(place: Path, image: bytes) -> bytes:
+    """Compile a library with an image in it, as libkrunfw has its kernel."""
+    words = ", ".join(str(byte) for byte in image)
+    source = f"__attribute__((aligned(65536))) unsigned char KERNEL_BUNDLE[{len(image)}] = {{ {words} }};\n"
+    (place / "bundle.c").write_text(source)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", place / "bundle.so", place / "bundle.c"], check=True)
+    return (place / "bundle.so").read_bytes()
+
+
+def test_a_kernel_is_cut_out_of_a_library_and_boots_by_its_own_entry(tmp_path: Path) -> None:
+    image = (b"\x90" * 64 + NOTE).ljust(8192, b"\xf4")
+    file = kernel_of(_library(tmp_path, image + b"\0"))
+    kind, _, offset, start, place, size, memory, _ = struct.unpack_from("<IIQQQQQQ", file, 64)
+    assert (kind, start, place, size) == (1, ENTRY, ENTRY, len(image))
+    assert memory > size
+    assert file[offset : offset + size] == image
+    note = struct.unpack_from("<IIQQQQQQ", file, 64 + 56)
+    assert (note[0], file[note[2] : note[2] + note[5]]) == (4, NOTE)
+    assert struct.unpack_from("<HHIQ", file, 16) == (2, 62, 1, ENTRY)
+
+
+def test_a_library_without_a_kernel_is_refused(tmp_path: Path) -> None:
+    for library in (_library(tmp_path, b"x" * 8192), Path("/bin/busybox").read_bytes(), b"", b"\x7fELF" + bytes(60)):
+        with pytest.raises(InvalidRequest, match="holds no kernel"):
+            kernel_of(library)
+
+
+# ---- files out of packages, and what a guest tells over its console --------------------------------------------------
+
+
+def test_a_file_is_fetched_once_out_of_its_package(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = package(mirror, "9.9", image=True)
+    known = {"image": Part("image", "boot/vmlinuz-9.9", built, False), "other": Part("other", "boot/x", built, True)}
+    monkeypatch.setattr(parts, "read_parts", lambda: known)
+    assert parts.find_part("image") is None
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        places = {*pool.map(parts.get_part, ["image"] * 3)}
+    (place,) = places
+    assert place.read_bytes() == b"image of 9.9"
+    assert parts.find_part("image") == place
+    with pytest.raises(InvalidRequest, match="has no boot/x"):
+        parts.get_part("other")
+    with pytest.raises(InvalidRequest, match="there is no file 'nothing'"):
+        parts.get_part("nothing")
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def test_the_last_whole_telling_of_a_console_counts() -> None:
+    first, second = (gzip.compress(_tar({"release": name})) for name in (b"one", b"two"))
+    said = b"noise\n=told %d\n" % len(first) + first + b"=done 0\n=told %d\n" % len(second) + second
+    assert read_console(said).release == "two"
+    assert read_console(said[:-1]).release == "one"
+    with pytest.raises(GuestError):
+        read_console(said[: len(first)])
+    assert read_console(said).btf == b""
