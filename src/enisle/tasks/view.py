@@ -15,6 +15,8 @@ from enisle.tasks.records import Lock, Task
 from enisle.tasks.states import ENDED
 from enisle.tasks.store import Entry, Store, Value
 
+BEHIND_S = 5.0
+"""How far a view may be behind the store before what it has not heard of is taken for missing."""
 REMEMBERED = 10_000
 """Keys that are gone, of which a subscriber that was away can be told."""
 KINDS = {
@@ -145,14 +147,17 @@ class View:
         self.subscriptions.add(subscription)
 
     async def follow(self, task: str) -> AsyncIterator[Task]:
-        """Yield a task as it is and after each change, to its end. Raises NotFound."""
+        """Yield a task as it is and after each change, to its end.
+
+        One that was stored a moment ago may not be here yet; it is waited for. Raises NotFound.
+        """
         await self.ready()
-        if task not in self.tasks:
-            raise NotFound(f"there is no task {task}", "", "`enisle task ls`")
         single = Subscription(self, None)
         self._followers.setdefault(task, set()).add(single)
         try:
-            yield (last := self.tasks[task])
+            if (last := self.tasks.get(task)) is None:
+                last = await self._first_of(single, task)
+            yield last
             while last.state not in ENDED:
                 for news in await single.news():
                     if news.value is None:
@@ -162,6 +167,13 @@ class View:
             self._followers[task].discard(single)
             if not self._followers[task]:
                 del self._followers[task]
+
+    async def _first_of(self, single: Subscription, task: str) -> Task:
+        try:
+            async with asyncio.timeout(BEHIND_S):
+                return (await single.news())[0].value
+        except TimeoutError:
+            raise NotFound(f"there is no task {task}", "", "`enisle task ls`") from None
 
     # ---- the picture -----------------------------------------------------------------------------------------------
 
