@@ -53,11 +53,11 @@ def test_a_killed_engine_is_back_on_its_port_with_all_it_acknowledged(engine: En
     async def check() -> None:
         acknowledged: dict[str, int] = {}
         async with JetStream(engine.url) as store:
-            port, end = engine.port, time.monotonic() + 3
+            port, end = engine.port, time.monotonic() + 2
             async with asyncio.TaskGroup() as group:
                 for number in range(8):
                     group.create_task(write(store, f"res.x.{number}", end, acknowledged))
-                for _ in range(3):
+                for _ in range(2):
                     await asyncio.sleep(0.4)
                     kill(engine)
                     begin = time.monotonic()

@@ -317,6 +317,7 @@ def test_beyond_loopback_all_is_encrypted_and_the_engine_shows_who_it_is(tmp_pat
                 async with joined(engine, "h4") as (store, _, _, who):
                     await store.cas("asg.h4.t1", ORDER, 0)
                     assert (await ours.get_leader("asg.h4.t1")).value == ORDER
+                    assert (ours.lease_ttl_s, store.lease_ttl_s) == (3.0, 3.0), "one engine with many addresses"
                     with pytest.raises(HostError, match=r"certificate|CERTIFICATE"):
                         async with JetStream(engine.hosts_url, seed=who.seed, host="h4"):  # the system's authorities
                             pass

@@ -90,7 +90,8 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
         await questions.serve(host, Answers(hosting).handlers())
         helpers = [asyncio.create_task(hosting.run()), asyncio.create_task(machines.run_telling())]
         try:
-            yield hosting, Agent(store, progress, routines, journal, host, facts=facts(), objects=objects)
+            ttl_s = store.lease_ttl_s
+            yield hosting, Agent(store, progress, routines, journal, host, ttl_s, facts=facts(), objects=objects)
         finally:
             for helper in helpers:
                 helper.cancel()

@@ -91,7 +91,8 @@ async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
     url = places.read_engine_url()
     async with JetStream(url, bucket=CONTROL) as store, JetStream(url, bucket=PROGRESS) as progress:
         guard = StoreGuard(store, places.engine, accept_store)
-        dispatcher = Dispatcher(store, f"{os.uname().nodename.split('.')[0]}-{os.getpid()}", safety=guard)
+        name = f"{os.uname().nodename.split('.')[0]}-{os.getpid()}"
+        dispatcher = Dispatcher(store, name, store.lease_ttl_s, safety=guard)
         view = View(store, progress)
         async with asyncio.TaskGroup() as group:
             group.create_task(guard.run())

@@ -8,13 +8,14 @@ is its end and letting go; whoever acts carries a fencing token; what was acknow
 from enisle.tasks.admission import EngineAddress, admit_host, admitted, engine_address, expel_host
 from enisle.tasks.agent import Agent, AgentStatistics
 from enisle.tasks.archive import Archive, Copy
+from enisle.tasks.buckets import CONTROL, OBJECTS, PROGRESS
 from enisle.tasks.client import Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
 from enisle.tasks.fastlane import FastLane, Outcome
 from enisle.tasks.history import History
 from enisle.tasks.identity import Identity, identity_of, new_identity
-from enisle.tasks.jetstream import CONTROL, OBJECTS, PROGRESS, JetStream
+from enisle.tasks.jetstream import JetStream
 from enisle.tasks.journal import Journal, StaleToken
 from enisle.tasks.names import require_token, task_id
 from enisle.tasks.objects import Objects

@@ -41,6 +41,19 @@ def questions_url(url: str) -> str:
     return url.replace("//enisle:", "//questions:", 1) if state_directory(url) else url
 
 
+def spread(urls: Sequence[str]) -> list[str]:
+    """Return one URL a server: `tls://user:password@a,b,c` names three, with what the first said."""
+    found: list[str] = []
+    for url in urls:
+        first, *others = url.split(",")
+        begin, sign, rest = first.partition("://")
+        user = rest.rpartition("@")[0]
+        found.append(first if sign else f"nats://{first}")
+        scheme = f"{begin}://" if sign else "nats://"
+        found += [one if "://" in one else f"{scheme}{user}{'@' * bool(user)}{one}" for one in others]
+    return found
+
+
 def room(directory: Path) -> int:
     """Return how many bytes fit on the disk of a directory; none when it cannot be told."""
     try:
@@ -55,6 +68,7 @@ async def connect(
 ) -> None:
     """Connect for as long as the client lives, through every death of the engine. Raises HostError."""
     last: list[str] = []
+    urls = spread(urls)
 
     async def note(error: Exception) -> None:
         last[:] = [str(error) or type(error).__name__]

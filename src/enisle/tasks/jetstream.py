@@ -7,11 +7,11 @@ never by a direct get, which may be stale. Needs nats-server 2.12 (atomic batche
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from enisle.errors import HostError
+from enisle.tasks.buckets import CONTROL, TOMBSTONE_S, Bucket, stream_configuration
 from enisle.tasks.connection import connect, room, state_directory
 from enisle.tasks.identity import HOST_API
 from enisle.tasks.leases import RenewedLease
@@ -27,12 +28,12 @@ from enisle.tasks.requests import Requests
 from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Unavailable, Value
 from enisle.tasks.watermark import read_mark
 
-TOMBSTONE_S = 60
-"""How long the engine remembers that a key is gone; afterwards its revision is ABSENT again."""
 REQUEST_S = 1.0
 """A request in flight when the server dies fails by time alone."""
 PATIENCE_S = 10.0
 """How long a change is tried before Unavailable."""
+CLUSTER_REPLICAS = 3
+ONE_TTL_S, CLUSTER_TTL_S = 3.0, 10.0
 FULL_BYTES = 1 << 20
 """A disk with less room is called full."""
 LAG_S = 2.0
@@ -43,58 +44,17 @@ MARK = "Enisle-Change"
 DELETED = {"KV-Operation": "DEL", "Nats-TTL": f"{TOMBSTONE_S}s"}
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A set of keys with a life of its own. `max_age_s` 0: kept until deleted."""
-
-    name: str
-    storage: str = "file"
-    max_age_s: int = 0
-
-    @property
-    def stream(self) -> str:
-        return f"KV_{self.name}"
-
-    @property
-    def root(self) -> str:
-        return f"$KV.{self.name}."
-
-
-CONTROL = Bucket("ctl")
-"""The single source of truth: tasks, locks, orders, leases."""
-PROGRESS = Bucket("prog", "memory", 3600)
-"""How far tasks are: worth nothing after a restart."""
-OBJECTS = Bucket("obj", "file", 3600)
-"""What is too large for a key."""
-
-
-def stream_configuration(bucket: Bucket, replicas: int) -> dict[str, Any]:
-    """Return the stream's configuration (NATS ADR-8, ADR-43, ADR-50)."""
-    return {
-        "name": bucket.stream,
-        "subjects": [f"{bucket.root}>"],
-        "retention": "limits",
-        "storage": bucket.storage,
-        "max_age": bucket.max_age_s * 1_000_000_000,
-        "discard": "new",
-        "num_replicas": replicas,
-        "max_msgs_per_subject": 1,
-        "deny_delete": True,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
-        "allow_atomic": True,
-        "subject_delete_marker_ttl": TOMBSTONE_S * 1_000_000_000,
-    }
-
-
 class JetStream:
-    """A store on an engine. `async with JetStream(url) as store`; a host's with its `seed` and name, `host`."""
+    """A store on an engine. `async with JetStream(url) as store`; a host's with its `seed` and name, `host`.
+
+    `replicas` 0: as many as the engine has servers for, at most three.
+    """
 
     def __init__(
         self,
         *urls: str,
         bucket: Bucket = CONTROL,
-        replicas: int = 1,
+        replicas: int = 0,
         seed: str | None = None,
         ca: Path | str | None = None,
         host: str = "",
@@ -111,6 +71,7 @@ class JetStream:
         await connect(self._client, self._urls, self._seed, self._ca)
         try:
             await self._requests.open()
+            await self._count_replicas()
             if not self.host:
                 await self.create_stream()
         except BaseException:
@@ -120,6 +81,11 @@ class JetStream:
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
+
+    @property
+    def lease_ttl_s(self) -> float:
+        """How long leases last here: a cluster is silent for seconds when it elects a leader, and nobody else is."""
+        return ONE_TTL_S if self.replicas == 1 else CLUSTER_TTL_S
 
     @property
     def server(self) -> str:
@@ -134,6 +100,20 @@ class JetStream:
                 return None
             raise Unavailable("cannot look at the store", error.get("description", ""), "")
         return answer["state"]["last_seq"]
+
+    async def _count_replicas(self) -> None:
+        """Unless we were told: as many as the stream has, or three on a cluster of three and more."""
+        if self.replicas:
+            return
+        told = self._client._server_info
+        members = (told.get("connect_urls") or []) if told.get("cluster") else []
+        self.replicas = CLUSTER_REPLICAS if not self.state_directory and len(members) >= CLUSTER_REPLICAS else 1
+        if self.state_directory or self.host:
+            return
+        with contextlib.suppress(Unavailable):
+            answer = await self._ask(f"STREAM.INFO.{self.bucket.stream}", {})
+            if "config" in answer:
+                self.replicas = answer["config"]["num_replicas"]
 
     async def create_stream(self, anew: bool = False) -> None:
         """Make the stream when there is none; `anew` also where there was one before. Raises HostError."""

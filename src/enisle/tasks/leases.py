@@ -11,6 +11,8 @@ from typing import Protocol
 from enisle.tasks.store import Change, Conflict, Entry, Unavailable, Value
 
 RENEWALS_PER_TTL = 3
+RENEWAL_S = 1.0
+"""The longest time between two renewals: on a cluster the rest of a longer lease is for the election of a leader."""
 
 
 class LeaseStore(Protocol):
@@ -48,7 +50,7 @@ class RenewedLease:
 
     async def _renew(self) -> None:
         while not self.lost.is_set():
-            await asyncio.sleep(self.ttl_s / RENEWALS_PER_TTL)
+            await asyncio.sleep(min(RENEWAL_S, self.ttl_s / RENEWALS_PER_TTL))
             begin = time.monotonic()
             try:
                 async with asyncio.timeout(self.ttl_s):
