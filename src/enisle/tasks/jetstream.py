@@ -47,7 +47,7 @@ DELETED = {"KV-Operation": "DEL", "Nats-TTL": f"{TOMBSTONE_S}s"}
 class JetStream:
     """A store on an engine. `async with JetStream(url) as store`; a host's with its `seed` and name, `host`.
 
-    `replicas` 0: as many as the engine has servers for, at most three.
+    `replicas` 0: as many as there are, or three on a cluster and one elsewhere.
     """
 
     def __init__(
@@ -102,12 +102,11 @@ class JetStream:
         return answer["state"]["last_seq"]
 
     async def _count_replicas(self) -> None:
-        """Unless we were told: as many as the stream has, or three on a cluster of three and more."""
+        """Unless we were told: as many as the stream has, or three on a cluster, also while it is being formed."""
         if self.replicas:
             return
-        told = self._client._server_info
-        members = (told.get("connect_urls") or []) if told.get("cluster") else []
-        self.replicas = CLUSTER_REPLICAS if not self.state_directory and len(members) >= CLUSTER_REPLICAS else 1
+        clustered = bool(self._client._server_info.get("cluster")) and not self.state_directory
+        self.replicas = CLUSTER_REPLICAS if clustered else 1
         if self.state_directory or self.host:
             return
         with contextlib.suppress(Unavailable):
