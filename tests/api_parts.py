@@ -73,7 +73,7 @@ class SmallOperations:
 
     async def create_island(self, spec: dict[str, Any], tenant: str, actor: str, key: str = "") -> Task:
         name = spec.get("name") or "made-up"
-        request = Request("test.island@1", {"island": name, "tenant": tenant}, (Resource("island", name),), key=key)
+        request = Request("test.island@1", {"name": name, "tenant": tenant}, (Resource("island", name),), key=key)
         return await self._tasks(tenant, actor).submit(request)
 
     async def islands(self, tenant: str) -> list[Any]:
@@ -170,7 +170,7 @@ def make_routines(store: MemoryStore) -> Any:
     routines = example_routines()
 
     async def island(context: Context) -> str:
-        name = context.arguments["island"]
+        name = context.arguments["name"]
         await asyncio.sleep(0.02)
         key = f"res.island.{name}"
         record = {
@@ -193,7 +193,7 @@ def make_routines(store: MemoryStore) -> Any:
             await asyncio.sleep(0.05)
         return context.arguments["count"]
 
-    routines.add("test.island@1", island, island=str, tenant=str)
+    routines.add("test.island@1", island, name=str, tenant=str)
     routines.add("test.noisy@1", noisy, count=int)
     return routines
 

@@ -22,7 +22,7 @@ from enisle.api.follow import Follower
 from enisle.api.lines import LINES
 from enisle.api.on_tokens import sign_in_by_address
 from enisle.api.openapi import description
-from enisle.api.problems import HttpProblem, answer, encode, log
+from enisle.api.problems import HttpProblem, answer, encode
 from enisle.api.schemas import Asked
 from enisle.api.services import Services
 from enisle.api.static import SECURITY, Static
@@ -97,7 +97,7 @@ def make_app(services: Services) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
         running = [asyncio.create_task(follower.run()), asyncio.create_task(services.book.run())]
         for one in running:
-            one.add_done_callback(lambda ended: _mourn(services, ended))
+            services.depend_on(one)
         try:
             yield
         finally:
@@ -108,14 +108,6 @@ def make_app(services: Services) -> Starlette:
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_ours})
     app.router.redirect_slashes = False
     return app
-
-
-def _mourn(services: Services, ended: "asyncio.Task[None]") -> None:
-    """End a process that no longer follows the store: a new one does better than this one's guesses."""
-    if not ended.cancelled():
-        log.critical("this process no longer follows the store", exc_info=ended.exception())
-        services.lost.append(ended.exception())
-        services.closing.set()
 
 
 def _pages(services: Services) -> list[Route]:

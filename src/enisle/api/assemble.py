@@ -14,6 +14,7 @@ from enisle.api.auth import Guard
 from enisle.api.services import Health, Json, Services
 from enisle.api.tokens import TokenBook, local_token
 from enisle.control import IslandSpec, Operations, Places, VmSpec, host_routines
+from enisle.errors import HostError
 from enisle.tasks import (
     CHECKING,
     CONTROL,
@@ -37,6 +38,7 @@ from enisle.tasks import (
 CONSOLE = Path(__file__).parent / "console"
 LEASE = "lease.dispatcher"
 ANSWERS_S = 2.0
+READY_S = 30.0
 FRESH_S = 1.0
 """A verdict on the platform's health is asked for again after this time."""
 BEHIND_S = 4.0
@@ -102,12 +104,10 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
         def tasks(tenant: str, actor: str) -> Tasks:
             return Tasks(store, tenant, actor, history, view)
 
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        following = group.create_task(view.run())
-        stack.callback(following.cancel)
-        async with asyncio.timeout(30):
-            await view.ready()
-        yield Services(
+        following = asyncio.create_task(view.run())
+        stack.push_async_callback(_end, following)
+        await _wait_until_ready(view, following)
+        services = Services(
             tasks=tasks,
             view=view,
             operations=Operations(tasks, view, questions, objects, history),
@@ -125,6 +125,26 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             state=places.directory,
             console=CONSOLE,
         )
+        services.depend_on(following)
+        yield services
+
+
+async def _wait_until_ready(view: View, following: "asyncio.Task[None]") -> None:
+    """Raises what ended the view, HostError when it takes too long."""
+    ready = asyncio.ensure_future(view.ready())
+    try:
+        await asyncio.wait([ready, following], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+        if not ready.done():
+            raise HostError("the engine does not tell what it holds", f"not within {READY_S:g} s", "see its log")
+    finally:
+        ready.cancel()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _admit(engine: Path, name: str, key: str) -> Json:

@@ -1,6 +1,7 @@
 """What the app stands on, as protocols: the rooms below offer these, tests put smaller ones in their place."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from enisle.api.tokens import TokenBook
 from enisle.tasks import Lock, Request, Task
 
 Json = dict[str, Any]
+log = logging.getLogger("enisle.api")
 
 
 class News(Protocol):
@@ -119,3 +121,14 @@ class Services:
     lost: list[BaseException | None] = field(default_factory=list[BaseException | None])
     """Why the store could no longer be followed; then the process ends."""
     measures: Measures = field(default_factory=Measures)
+
+    def depend_on(self, following: "asyncio.Task[None]") -> None:
+        """End the process when this task does: a new one does better than guesses about the store."""
+
+        def mourn(ended: "asyncio.Task[None]") -> None:
+            if not ended.cancelled() and not self.closing.is_set():
+                log.critical("this process no longer follows the store", exc_info=ended.exception())
+                self.lost.append(ended.exception())
+                self.closing.set()
+
+        following.add_done_callback(mourn)
