@@ -56,7 +56,7 @@ class Load:
 
     async def require_kept(self, store: JetStream) -> None:
         found: dict[str, int] = {}
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             async for entry in store.watch(""):
                 if entry and entry.key and entry.value is not None:
                     found[entry.key] = entry.revision
