@@ -1,7 +1,7 @@
 # The whole interface: run test check bench soak kernels clean. PYTHON=… chooses the interpreter the first time.
 BIN := .venv/bin
 SOURCES := src tests bench examples
-SOAKED := tests/unit/machine/test_replicas_random.py tests/machine tests/conformance/test_nodes.py tests/e2e/test_introspect.py
+SOAKED := tests/unit/machine/test_replicas_random.py tests/machine tests/conformance/test_nodes.py tests/e2e/test_introspect.py tests/unit/introspect/test_windows.py
 
 .PHONY: run test check bench soak kernels clean
 
@@ -24,8 +24,9 @@ soak: .venv/installed-dev
 	$(BIN)/python -m bench.soak $(SOAK_ARGS)
 	ENISLE_SOAK=1 $(BIN)/python -m pytest $(SOAKED)
 	$(BIN)/python -m bench.kernels $(MATRIX_ARGS)
+	$(BIN)/python -m bench.quiet
 
-# Kernels for test guests, from the Debian mirror this machine uses; without KERNELS all of tools/kernels.toml.
+# Kernels for test guests, from the mirrors this machine uses; without KERNELS all of tools/kernels.toml.
 kernels: .venv/installed-run
 	@tools/kernels fetch $(or $(KERNELS),--all)
 
