@@ -1,25 +1,12 @@
 """The command line: quick to start, plain in its errors, with the exit codes it documents."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from commandline import ENISLE, enisle
-
-
-def least_work(command: list[str], times: int = 10) -> float:
-    """Return the least processor time of several runs, in seconds: unlike wall time it knows no neighbours."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (1, 2)]
-    found: list[float] = []
-    for _ in range(times):
-        child = os.posix_spawn(command[0], command, environment, file_actions=nowhere)
-        usage = os.wait4(child, 0)[2]
-        found.append(usage.ru_utime + usage.ru_stime)
-    return min(found)
+from commandline import ENISLE, enisle, least_work
 
 
 def test_help_is_there_in_less_than_100_ms() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from commandline import ENISLE, least_work
 from onterminal import OnTerminal
 from upplatform import Up, up, wait_until
 
@@ -280,6 +281,11 @@ def test_every_refusal_has_three_lines_and_its_code(words: tuple[str, ...], code
     assert len(refused.stderr.splitlines()) == 3, refused.stderr
     assert told in refused.stderr
     assert "hint: " in refused.stderr
+
+
+def test_a_verb_takes_less_than_150_ms_of_processor() -> None:
+    assert least_work([ENISLE, "--url", "http://127.0.0.1:9", "task", "ls"], 5) < 0.150
+    assert least_work([ENISLE, "island", "--help"], 5) < 0.100
 
 
 def test_nobody_there_is_told_within_seconds(platform: Up) -> None:

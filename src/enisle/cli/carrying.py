@@ -9,7 +9,7 @@ from enisle.cli.following import Screen, detached, follow, interruptible
 from enisle.cli.output import mutter, plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import NO_QUERY, Door, Query
-from enisle.cli.task_drawing import Json, spent, title
+from enisle.cli.task_drawing import Json, lasted, spent, title
 from enisle.errors import EnisleError, InvalidRequest, NotFound, StateError
 
 CANCELLED = 130
@@ -86,7 +86,7 @@ def conclude(options: PlatformOptions, task: Json, name: str, ending: Ending, la
         mutter(f"enisle: task {plain(task['id'])} was cancelled: {plain(task['cancel']) or 'no reason was given'}\n")
         return CANCELLED
     if not options.json:
-        say(f"{name}\n" if options.quiet else f"{ending(task)} in {spent(task):.1f} s\n")
+        say(f"{name}\n" if options.quiet else f"{ending(task)} in {lasted(spent(task))}\n")
     return 0
 
 

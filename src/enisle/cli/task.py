@@ -20,7 +20,7 @@ from enisle.cli.output import plain, say, table
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.streaming import stream_output
-from enisle.cli.task_drawing import ENDED, HEAD, Json, row, title
+from enisle.cli.task_drawing import ENDED, HEAD, Json, lasted, row, title
 from enisle.errors import InvalidRequest
 
 
@@ -137,7 +137,7 @@ def cancel(options: PlatformOptions, door: Door) -> int:
             elif options.quiet:
                 say(f"{ended['id']}\n")
             elif ended["state"] == "cancelled":
-                say(f"cancelled {title(ended)} in {time.monotonic() - begin:.1f} s\n")
+                say(f"cancelled {title(ended)} in {lasted(time.monotonic() - begin)}\n")
             elif ended["state"] in ENDED:
                 say(f"{title(ended)} was {ended['state']} before it could be cancelled\n")
             else:

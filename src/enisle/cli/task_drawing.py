@@ -89,6 +89,11 @@ def spent(task: Json) -> float:
     return max(0.0, (task.get("finished") or task["submitted"]) - task["submitted"])
 
 
+def lasted(seconds: float) -> str:
+    """Return how long something took, as precisely as anybody wants to know."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
 HEAD = ("TASK", "ROUTINE", "STATE", "HOLDS", "HOST", "AGE", "ABOUT")
 
 
@@ -112,7 +117,7 @@ def about(task: Json) -> str:
         failure = task.get("failure")
         if failure:
             return plain(failure["message"])
-        return plain(task["cancel"]) if task["state"] == "cancelled" else f"in {spent(task):.1f} s"
+        return plain(task["cancel"]) if task["state"] == "cancelled" else f"in {lasted(spent(task))}"
     if task.get("blocked"):
         return waits_for(task, None)
     progress = task.get("progress")

@@ -17,7 +17,7 @@ from enisle.cli.output import plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.ps import age
 from enisle.cli.reach import Door, Unreachable
-from enisle.cli.task_drawing import ENDED, Json, about, fit, holder_id, how_far, short, spent, title, waits_for
+from enisle.cli.task_drawing import ENDED, Json, about, fit, holder_id, how_far, lasted, short, spent, title, waits_for
 
 Event = tuple[str, str, Any]
 CLEAR = "\x1b[H\x1b[J"
@@ -98,7 +98,7 @@ class Picture:
 
 
 def _past(task: Json, now: float) -> str:
-    told = f"{plain(task['state'])} in {spent(task):.1f} s"
+    told = f"{plain(task['state'])} in {lasted(spent(task))}"
     failed = f": {about(task)}" if task["state"] == "failed" else ""
     return f"{short(task['id'])}  {age(max(0.0, now - task['finished'])):>6}  {title(task)}  {told}{failed}"
 

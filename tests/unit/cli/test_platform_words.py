@@ -1,6 +1,8 @@
 """Words of the platform's verbs: what is refused before anybody is asked, and what is sent."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -202,6 +204,15 @@ def test_a_token_alone_is_on_standard_output(door: FakeDoor, capsys: pytest.Capt
     told = capsys.readouterr()
     assert told.out == "secret\n"
     assert "secret" not in told.err
+
+
+def test_verbs_import_no_library_of_the_platform() -> None:
+    modules = "platform, http_door, island, task, host, token, context, watch"
+    probe = f"import sys; from enisle.cli import {modules}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "enisle.cli.http_door" in found.stdout.split()
+    heavy = {"asyncio", "httpx", "msgspec", "nats", "starlette", "uvicorn", "enisle.kernel", "enisle.machine"}
+    assert not heavy & set(found.stdout.split())
 
 
 def test_a_platform_is_not_named_to_a_verb_of_this_machine() -> None:
