@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from control_parts import SMALL, WHO, Platform, keeper_pid
 from enisle.control import IslandSpec
+from enisle.control.dispatcher import Adopter
 from enisle.control.keeper_client import KeeperClient, KeeperGone
 from enisle.control.wire import StaleToken
 from enisle.errors import EnisleError, InvalidRequest, NotFound, StateError
@@ -235,6 +237,26 @@ async def test_only_who_holds_an_island_acts_on_it_and_another_tenant_sees_nothi
     assert [path.name for path in platform.islands()] == ["web"]
     once = [await ask.create_island(IslandSpec(memory=SMALL), **WHO, key="one") for _ in range(2)]
     assert once[0].id == once[1].id
+
+
+@on_a_platform
+async def test_an_island_whose_record_is_lost_is_adopted_and_never_ended(platform: Platform) -> None:
+    ask = platform.operations
+    await make(platform)
+    keeper = keeper_pid(platform.islands()[0])
+    entry = await platform.store.get_leader("res.island.web")
+    await platform.store.cas("res.island.web", None, entry.revision)
+    await platform.until(lambda: "island.web" not in platform.view.records)
+    shown = await ask.island("web", "default")
+    assert (shown["state"], shown["host"], "record is missing" in shown["notes"][0]) == ("running", "h1", True)
+    assert (await platform.done(ask.exec_island("web", ["echo", "here"], **WHO)))["stdout"] == "here\n"
+    adopter = Adopter(platform.store, platform.view, SimpleNamespace(leads=True), after_s=0.2)
+    adopting = asyncio.create_task(adopter.run())
+    await platform.until(lambda: "island.web" in platform.view.records)
+    adopting.cancel()
+    shown = await ask.island("web", "default")
+    assert (shown["state"], shown["configuration"], shown["notes"]) == ("running", {"memory": SMALL}, [])
+    assert keeper_pid(platform.islands()[0]) == keeper
 
 
 def test_a_keeper_refuses_an_older_token_and_whoever_talks_nonsense(tmp_path: Path) -> None:

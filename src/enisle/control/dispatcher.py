@@ -8,6 +8,8 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import AsyncExitStack
+from typing import Protocol
 
 from enisle.control.places import Places
 from enisle.errors import EnisleError
@@ -16,10 +18,14 @@ from enisle.tasks import (
     ENDED,
     PINNED,
     PROGRESS,
+    Archive,
+    Copy,
     Dispatcher,
+    History,
     JetStream,
     Request,
     Resource,
+    Store,
     StoreGuard,
     Tasks,
     View,
@@ -30,22 +36,29 @@ ADOPTED_S = 10.0
 LOOK_S = 0.5
 
 
+class Leading(Protocol):
+    """Who may or may not decide now."""
+
+    @property
+    def leads(self) -> bool: ...
+
+
 class Adopter:
     """Submits `island.adopt@1` for what hosts tell of and the store knows nothing of."""
 
-    def __init__(self, store: JetStream, view: View, dispatcher: Dispatcher) -> None:
-        self._store, self._view, self._dispatcher = store, view, dispatcher
+    def __init__(self, store: Store, view: View, dispatcher: Leading, after_s: float = ADOPTED_S) -> None:
+        self._store, self._view, self._dispatcher, self._after_s = store, view, dispatcher, after_s
         self._since: dict[str, float] = {}
 
     async def run(self) -> None:
         await self._view.ready()
         while True:
-            await asyncio.sleep(ADOPTED_S / 5)
+            await asyncio.sleep(self._after_s / 5)
             strays = self._strays()
             now = time.monotonic()
             self._since = {key: self._since.get(key, now) for key in strays}
             for key in strays:
-                if self._dispatcher.leads and now - self._since[key] >= ADOPTED_S:
+                if self._dispatcher.leads and now - self._since[key] >= self._after_s:
                     await self._adopt(key.partition(".")[2], self._view.live[key])
 
     def _strays(self) -> list[str]:
@@ -89,13 +102,18 @@ async def report(guard: StoreGuard) -> None:
 async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
     """Dispatch until cancelled. Raises EnisleError when the engine cannot be reached."""
     url = places.read_engine_url()
-    async with JetStream(url, bucket=CONTROL) as store, JetStream(url, bucket=PROGRESS) as progress:
+    places.engine.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(JetStream(url, bucket=CONTROL))
+        progress = await stack.enter_async_context(JetStream(url, bucket=PROGRESS))
+        archive = Archive(stack.enter_context(History(places.history)), Copy(store))
         guard = StoreGuard(store, places.engine, accept_store)
         name = f"{os.uname().nodename.split('.')[0]}-{os.getpid()}"
-        dispatcher = Dispatcher(store, name, store.lease_ttl_s, safety=guard)
+        dispatcher = Dispatcher(store, name, store.lease_ttl_s, archive=archive, safety=guard)
         view = View(store, progress)
         async with asyncio.TaskGroup() as group:
             group.create_task(guard.run())
+            group.create_task(report(guard))
             group.create_task(dispatcher.run())
             group.create_task(view.run())
             group.create_task(Adopter(store, view, dispatcher).run())
