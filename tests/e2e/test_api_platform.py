@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,9 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from certificates_of_tests import certificate
 from enisle.api import Platform, sign_in_code
 from enisle.control import Places, platform_info, start_platform, stop_platform
-from enisle.errors import EnisleError, NotFound, StateError
+from enisle.errors import EnisleError, HostError, NotFound, StateError
 
 ISLAND = pytest.mark.kvm
 
@@ -108,6 +110,8 @@ def test_a_browser_stays_signed_in_when_the_api_is_killed_and_events_go_on(place
     with httpx.Client(base_url=url, timeout=5) as browser:
         assert browser.get("/", params={"code": sign_in_code(places.directory)}).status_code == 303
         assert browser.get("/v1/sessions").json()["actor"] == "session:console"
+        while "current" not in seen:
+            time.sleep(0.01)
         before = platform_info(places).parts["api"]
         os.kill(before, signal.SIGKILL)
         deadline = time.monotonic() + 15
@@ -190,21 +194,53 @@ def test_without_a_platform_the_api_says_so(tmp_path: Path) -> None:
     assert process.returncode == 4
 
 
-def test_sigterm_ends_a_second_api_at_once_with_a_stream_open(places: Places) -> None:
+def test_with_a_certificate_it_speaks_tls_to_those_who_trust_it(places: Places, tmp_path: Path) -> None:
+    certificate_file, key = certificate(tmp_path, "127.0.0.1")
+    port = free_port()
+    words = ("--port", str(port), "--tls-certificate", certificate_file, "--tls-key", key)
+    process = start_api(str(places.directory), *words)
+    try:
+        url, token = f"https://127.0.0.1:{port}", places.token.read_text().strip()
+        with Platform(url, token, ca=certificate_file) as platform:
+            wait_until_up(platform)
+            task = platform.tasks.submit("platform.sleep@1", {"seconds": 0.0})
+            assert platform.tasks.wait(task.id, 10).state == "done"
+        trust = ssl.create_default_context(cafile=certificate_file)
+        with httpx.Client(base_url=url, verify=trust) as browser:
+            answer = browser.get("/", params={"code": sign_in_code(places.directory)})
+            assert "secure" in answer.headers["set-cookie"].lower()
+        with Platform(url, token) as stranger, pytest.raises(HostError, match="does not answer"):
+            stranger.tasks.cancel("x")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def wait_until_up(platform: Platform) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            platform.health()
+            return
+        except HostError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_sigterm_ends_a_second_api_at_once_with_a_stream_open(places: Places) -> None:
+    port = free_port()
     process = start_api(str(places.directory), "--port", str(port))
     token = places.token.read_text().strip()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as client:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.get("/healthz")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    url = f"http://127.0.0.1:{port}"
+    with Platform(url, token) as platform:
+        wait_until_up(platform)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
         with client.stream("GET", "/v1/events") as response:
             next(response.iter_lines())
             begin = time.monotonic()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enisle.api.client import Platform as Platform
-    from enisle.api.client import PlatformIsland as PlatformIsland
     from enisle.api.client_async import AsyncPlatform as AsyncPlatform
-    from enisle.api.client_async import AsyncPlatformIsland as AsyncPlatformIsland
+    from enisle.api.client_async_islands import AsyncPlatformIsland as AsyncPlatformIsland
+    from enisle.api.client_islands import PlatformIsland as PlatformIsland
     from enisle.api.codes import sign_in_code as sign_in_code
     from enisle.api.contexts import changed_contexts as changed_contexts
     from enisle.api.contexts import contexts_file as contexts_file
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AsyncPlatform": "client_async",
-    "AsyncPlatformIsland": "client_async",
+    "AsyncPlatformIsland": "client_async_islands",
     "Event": "results",
     "Platform": "client",
-    "PlatformIsland": "client",
+    "PlatformIsland": "client_islands",
     "Result": "results",
     "TaskFailed": "results",
     "changed_contexts": "contexts",
