@@ -8,7 +8,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,8 @@ def _look(target: str, view: str, options: Options) -> int:
             raise refuse(opened, view)
         return _show(IslandSession(opened), view, options)
     guest, machine = opened
-    session = Introspection.attach(guest, _progress(), not options.without_exports, cache_directory())
+    with _progress() as tell:
+        session = Introspection.attach(guest, tell, not options.without_exports, cache_directory())
     for note in session.notes:
         mutter(f"enisle: note: {note}\n")
     if view == "check":
@@ -118,17 +120,22 @@ def _open(target: str) -> "tuple[Guest, VirtualMachine | None] | Entry":
     return LiveGuest(machine), machine
 
 
-def _progress() -> Callable[[str], None]:
-    """Return what tells stages on a terminal, once they take longer than people like to wait."""
-    began = time.monotonic()
-    if not sys.stderr.isatty():
-        return lambda stage: None
+@contextmanager
+def _progress() -> Generator[Callable[[str], None]]:
+    """Give what tells stages on a terminal, once they take longer than people like to wait; then clear the line."""
+    began, told = time.monotonic(), False
 
     def tell(stage: str) -> None:
-        if time.monotonic() - began > 0.3:
-            mutter(f"\r\x1b[Klooking: {stage} …" if stage != "consensus" else "\r\x1b[K")
+        nonlocal told
+        if sys.stderr.isatty() and time.monotonic() - began > 0.3:
+            mutter(f"\r\x1b[Klooking: {stage} …")
+            told = True
 
-    return tell
+    try:
+        yield tell
+    finally:
+        if told:
+            mutter("\r\x1b[K")
 
 
 # ---- views -----------------------------------------------------------------------------------------------------------
