@@ -79,6 +79,8 @@ def run(options: VmOptions) -> int:
         tell_note(note)
     if options.detach:
         return _tell_started(options, machine, time.monotonic() - begin)
+    if "ttyS0" not in options.append and not options.json:
+        tell_note("the guest may say nothing here: its console is this terminal with --append console=ttyS0")
     with machine:
         return _stay(options, machine, begin)
 
