@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from enisle.control.output import Output
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 MAX_RUNNING = 256
 KEPT = 200
 """Commands that ended and are still known."""
+KEPT_BYTES = 256 << 20
+"""What they wrote, together."""
 HEAD_BYTES = 16 << 10
 PROGRAM = "log"
 """What the island's own program is called among its commands."""
@@ -46,6 +49,10 @@ class Command:
     def status(self) -> Json:
         told: Json = {"task": self.task, "argv": self.argv, "started": self.started, "next": self.output.number}
         return told | (self.end or {"ended": None})
+
+    @property
+    def written(self) -> int:
+        return sum(self._sizes.values())
 
     def take(self, stream: str, content: bytes) -> None:
         head = self._heads[stream]
@@ -124,6 +131,7 @@ class Commands:
         self.changes = 0
         self._known: dict[str, Command] = {}
         self._threads: set[threading.Thread] = set()
+        self._sweep()
 
     def touch(self) -> None:
         """Wake whoever waits for a change."""
@@ -210,18 +218,31 @@ class Commands:
         with self.changed:
             command.end = end
             command.running = None
-            self._threads.discard(threading.current_thread())
         self.touch()
         self._forget_old()
+        with self.changed:
+            self._threads.discard(threading.current_thread())
 
     def _forget_old(self) -> None:
+        """Drop the oldest commands that ended, when they are many or wrote much."""
         with self.changed:
             ended = [one for one in self._known.values() if one.end is not None and one.task != PROGRAM]
-            old = sorted(ended, key=lambda one: one.started)[: max(0, len(ended) - KEPT)]
+            newest = sorted(ended, key=lambda one: one.started, reverse=True)
+            written = list(accumulate(one.written for one in newest))
+            old = [one for place, one in enumerate(newest) if place >= KEPT or (place and written[place] > KEPT_BYTES)]
             for command in old:
                 del self._known[command.task]
         for command in old:
             shutil.rmtree(command.directory, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Drop what keepers before us kept of commands, but for the last ones."""
+        try:
+            paths = [entry.path for entry in sorted(os.scandir(self._directory), key=lambda one: one.stat().st_mtime)]
+        except OSError:
+            return
+        for path in paths[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
 
     # ---- waiting ---------------------------------------------------------------------------------------------------
 

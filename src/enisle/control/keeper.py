@@ -254,6 +254,16 @@ def take_place() -> tuple[int, socket.socket] | None:
     return lock, listener
 
 
+def make_island(spec: Json, configuration: Json) -> Island:
+    """Make the island under its name; when another on this computer has that, it goes by its id there."""
+    try:
+        return Island(name=spec["name"], **configuration)
+    except StateError:
+        island = Island(**configuration)
+        island.notes = (*island.notes, f"another island here is called {spec['name']}: `enisle ps` shows this one's id")
+        return island
+
+
 def main(directory: str) -> int:
     """Keep the island of a directory to its end."""
     os.chdir(directory)
@@ -264,7 +274,7 @@ def main(directory: str) -> int:
     configuration: Json = {"cwd": "/tmp", **(spec.get("configuration") or {})}
     os.chdir("/")  # an island shows its maker's working directory; ours is nobody's business
     try:
-        island = Island(name=spec["name"], **configuration)
+        island = make_island(spec, configuration)
     except Exception as error:
         os.chdir(directory)
         write_json("end.json", {"state": "failed", "ended": time.time(), "error": described(error)})
