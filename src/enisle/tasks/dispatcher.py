@@ -72,6 +72,8 @@ class Dispatcher:
         self._gone_since: dict[str, float] = {}
         self._busy: set[str] = set()
         self._flights: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
+        """A defect of ours in a commit: it ends us, and whoever takes over looks anew."""
         self._news = asyncio.Event()
         self._lease: Lease | None = None
         self._current = self._led = False
@@ -167,7 +169,7 @@ class Dispatcher:
         elif kind == "lock":
             picture.put_lock(entry.key, Lock.from_value(value) if value else None)
         elif kind == "asg":
-            picture.put_order(entry.key, Assignment.from_value(value) if value else None)
+            picture.put_order(entry.key, Assignment.from_host(entry.key, value) if value else None)
         elif kind == "res":
             picture.put_record(rest, value)
         elif kind == "stop":
@@ -216,6 +218,8 @@ class Dispatcher:
                 async with asyncio.timeout(patience):
                     await self._news.wait()
             self._news.clear()
+            if self._broken:
+                raise self._broken
             self._forget()
             if self.decides:
                 self._judge_hosts()
@@ -240,7 +244,7 @@ class Dispatcher:
         self._busy -= keys
         self._news.set()
         if not flight.cancelled() and (error := flight.exception()):
-            raise error
+            self._broken = error
 
     async def _fly(self, group: list[Batch]) -> None:
         """Commit what goes together, or each alone when another changed something in between."""

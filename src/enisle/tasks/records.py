@@ -202,5 +202,29 @@ class Assignment:
         parts["failure"] = Failure(**parts["failure"]) if parts["failure"] else None
         return cls(**parts)
 
+    @classmethod
+    def from_host(cls, key: str, value: Value) -> Self:
+        """Return an order as its host left it; what makes no sense is a failure, since a host may write anything."""
+        host, _, task = key.removeprefix("asg.").partition(".")
+        try:
+            order = cls.from_value(value)
+            if _makes_sense(order) and (order.host, order.task) == (host, task):
+                return order
+        except (TypeError, KeyError, AttributeError):
+            pass
+        failure = Failure("its host answered what makes no sense", f"host {host}", "see that host's log")
+        return cls(task, host, 0, {}, status=FAILED, failure=failure)
+
+
+def _makes_sense(order: Any) -> bool:
+    """Whether what is typed as it is was also written so."""
+    told, changes = order.failure, order.changes
+    if not isinstance(changes, dict) or order.status not in (ASSIGNED, FINISHED, FAILED, STOPPED):
+        return False
+    values: list[object] = list(changes.values())  # pyright: ignore[reportUnknownArgumentType]
+    if not all(value is None or isinstance(value, dict) for value in values):
+        return False
+    return told is None or all(isinstance(part, str) for part in (told.message, told.why, told.hint))
+
 
 ASSIGNMENT_FIELDS = tuple(one.name for one in fields(Assignment))

@@ -253,27 +253,30 @@ class View:
 
     def _learn_fleeting(self, entry: Entry) -> None:
         """Take progress (`prog.<host>.<task>`) or actual state (`live.<host>.<kind>.<id>`)."""
-        prefix, _, identity = entry.key.split(".", 2) if entry.key.count(".") >= 2 else ("", "", "")
+        prefix, host, identity = entry.key.split(".", 2) if entry.key.count(".") >= 2 else ("", "", "")
         kind = {"prog": "progress", "live": "live"}.get(prefix)
         if kind is None:
             return
         mapping, places = self._mappings[kind], self._places[kind].setdefault(identity, {})
         if entry.value is None:
             old = places.pop(entry.key, None)
-            if not places:
-                del self._places[kind][identity]
             if old is not None and mapping.get(identity) is old:
                 del mapping[identity]
                 self._tell(News(kind, identity, None, 0))
-        elif kind == "live" or self._is_newer_progress(identity, entry.value):
+        elif self._may_tell(kind, host, identity, entry.value):
             places[entry.key] = mapping[identity] = entry.value
             self._tell(News(kind, identity, entry.value, 0))
+        if not places:
+            del self._places[kind][identity]
 
-    def _is_newer_progress(self, task: str, value: Value) -> bool:
-        known, last = self.tasks.get(task), self.progress.get(task)
-        if known is not None and known.state in ENDED:
+    def _may_tell(self, kind: str, host: str, identity: str, value: Value) -> bool:
+        """Whether a host may say this: of a task it runs, no less than it said; of a resource that is not elsewhere."""
+        if kind == "live":
+            return self.records.get(identity, {}).get("host", host) == host
+        known, last = self.tasks.get(identity), self.progress.get(identity)
+        if known is not None and (known.state in ENDED or known.host != host):
             return False
-        return last is None or _how_far(value) >= _how_far(last)
+        return _is_progress(value) and (last is None or _how_far(value) >= _how_far(last))
 
     def _drop_progress(self, task: str) -> None:
         self._places["progress"].pop(task, None)
@@ -286,6 +289,18 @@ class View:
         if news.kind == "task":
             for subscription in self._followers.get(news.id, ()):
                 subscription.put(news)
+
+
+def _is_progress(value: Value) -> bool:
+    """Whether a host wrote what agents write."""
+    attempt, fraction, left = value.get("attempt"), value.get("fraction"), value.get("left_s")
+    return (
+        isinstance(attempt, int)
+        and isinstance(fraction, (int, float))
+        and 0 <= fraction <= 1
+        and isinstance(value.get("phase", ""), str)
+        and (left is None or isinstance(left, (int, float)))
+    )
 
 
 def _how_far(progress: Value) -> tuple[int, float]:

@@ -372,3 +372,25 @@ def test_a_thousand_waiting_tasks_cost_a_change_no_more_than_ten() -> None:
     world.end_everything()
     world.apply(next(plan(world.picture, world.now)))
     assert len(world.picture.marked_tasks) + len(world.picture.marked_orders) < 10
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+GOOD = Assignment("t1", "h1", 1, {}, status=FINISHED).to_value()
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "more"]), json_values, max_size=4), st.booleans())
+def test_a_host_that_writes_nonsense_fails_its_task_and_breaks_nothing_else(nonsense: dict, whole: bool) -> None:
+    world = World(0)
+    world.submit((ISLAND,), host="h1")
+    key = settled(world).picture.order_of["t1"]
+    left = Assignment.from_host(key, nonsense if whole else GOOD | nonsense)
+    assert (left.host, left.task) == ("h1", "t1")
+    world.picture.put_order(key, left)
+    settled(world)
+    if left.status != "assigned":
+        assert world.picture.tasks["t1"].state in (State.DONE, State.FAILED, State.QUEUED)
+        assert not world.picture.locks

@@ -50,7 +50,7 @@ async def seen(view: View, revision: int) -> None:
 
 def test_a_subscriber_is_told_everything_then_current_then_what_becomes() -> None:
     there = {
-        "task.t1": task(1, state=State.RUNNING).to_value(),
+        "task.t1": task(1, state=State.RUNNING, host="h1").to_value(),
         "lock.island.a": {"holders": ["t1"], "mode": "exclusive"},
         "res.island.a": {"host": "h1"},
         "prog.h1.t1": {"attempt": 1, "fraction": 0.5},
@@ -102,16 +102,17 @@ def test_who_was_away_longer_than_the_view_remembers_begins_anew() -> None:
 
 def test_a_follower_sees_a_task_to_its_end_and_its_progress_goes() -> None:
     there = {
-        "task.t1": task(1, state=State.RUNNING).to_value(),
+        "task.t1": task(1, state=State.RUNNING, host="h1").to_value(),
         "prog.h1.t1": {"attempt": 2, "fraction": 0.5},
     }
 
     async def body(view: View, store: MemoryStore, progress: MemoryStore) -> None:
         follower = view.follow("t1")
         assert (await anext(follower)).state is State.RUNNING
-        await put(progress, "prog.h2.t1", {"attempt": 1, "fraction": 0.9})  # an attempt that is over
-        while "prog.h2.t1" not in progress.entries:
-            await asyncio.sleep(0)
+        for wrong in ({"attempt": 1, "fraction": 0.9}, {"attempt": "x"}, {"attempt": 3, "fraction": 7.0}, {}):
+            await put(progress, "prog.h1.t1", wrong)  # of an attempt that is over, or nonsense
+            await asyncio.sleep(0.001)
+        await put(progress, "prog.h2.t1", {"attempt": 3, "fraction": 0.9})  # from a host that does not run it
         await asyncio.sleep(0.01)
         assert view.progress["t1"] == {"attempt": 2, "fraction": 0.5}
         await put(store, "task.t1", task(1, state=State.DONE).to_value())
