@@ -186,7 +186,7 @@ class Fake:
         self.stalled = False
         self.signed_in = False
         self.cut()
-        self._server.should_exit = True
+        self._server.should_exit = self._server.force_exit = True
         self._thread.join()
 
     def _in_loop(self, act: Any, *words: Any) -> None:

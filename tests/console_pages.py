@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 
 from playwright.sync_api import Browser, Page, Playwright
 
+LOADING = "Failed to load resource: "
+STATUS = "the server responded with a status of "
+REFUSALS = (*(f"{STATUS}{status}" for status in (400, 403, 404, 409, 422, 503)), "net::ERR_")
+
 
 @contextlib.contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
@@ -18,30 +22,48 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
         browser.close()
 
 
+class Session:
+    """A page in a session of its own, for several tests; what it complains of fails the test it happens in."""
+
+    def __init__(self, browser: Browser, width: int = 1280, height: int = 800) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        self.context.set_default_timeout(5000)
+        self.page = self.context.new_page()
+        self._complaints: list[str] = []
+        self.page.on("console", lambda told: self._hear(told.text) if told.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self._hear(str(error)))
+
+    def _hear(self, text: str) -> None:
+        self._complaints.append(text)
+
+    @contextlib.contextmanager
+    def at(self, url: str, allowed: tuple[str, ...] = REFUSALS) -> Iterator[Page]:
+        """Show an address for the length of a test. Refusals are what tests ask for; anything else is a bug."""
+        self._complaints.clear()
+        self.page.goto(url)
+        yield self.page
+        self.page.unroute_all()
+        self.page.goto("about:blank")
+        bad = [text for text in self._complaints if not any(f"{LOADING}{word}" in text for word in allowed)]
+        assert not bad, bad
+
+
+@contextlib.contextmanager
+def session_of(browser: Browser, width: int = 1280, height: int = 800) -> Iterator[Session]:
+    session = Session(browser, width, height)
+    try:
+        yield session
+    finally:
+        session.context.close()
+
+
 @contextlib.contextmanager
 def page_of(
-    browser: Browser,
-    url: str,
-    width: int = 1280,
-    height: int = 800,
-    allowed: tuple[str, ...] = ("404", "409", "422", "ERR_", "503", "400"),
+    browser: Browser, url: str, width: int = 1280, height: int = 800, allowed: tuple[str, ...] = REFUSALS
 ) -> Iterator[Page]:
-    """A page in a session of its own. Refusals are what tests ask for; whatever else it complains of is a bug."""
-    complaints: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-    context.set_default_timeout(5000)
-    page = context.new_page()
-    page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
-    try:
+    """A page in a session for one test."""
+    with session_of(browser, width, height) as session, session.at(url, allowed) as page:
         yield page
-    finally:
-        context.close()
-    bad = [
-        text for text in complaints if not ("Failed to load resource" in text and any(word in text for word in allowed))
-    ]
-    assert not bad, bad
 
 
 def appears(page: Page, selector: str) -> Callable[[], float]:

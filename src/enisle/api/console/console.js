@@ -2,16 +2,44 @@
 // they return {title, line, view(), close()}.
 
 import { app, readAddress, redraw } from "./app.js";
-import { button, close, commandLine, drawDialogs, empty, isOpen, problemView } from "./parts.js";
 import { h, render } from "./dom.js";
 import { events } from "./events.js";
 import { host, hosts, machine, machines } from "./hosts.js";
 import { island } from "./island.js";
 import { islands } from "./islands.js";
 import { help, listenToKeys } from "./keys.js";
-import { signIn } from "./signin.js";
+import { button, close, commandLine, drawDialogs, empty, field, isOpen, problemView } from "./parts.js";
+import { call, token } from "./rest.js";
 import { ended, store } from "./store.js";
 import { task, tasks } from "./tasks.js";
+
+// Who may come in: the address that `enisle up` prints signs in by itself; elsewhere a token is pasted.
+let refused = null; // why nobody came in
+let busy = false;
+
+async function enter(event) {
+	event.preventDefault();
+	token.set(new FormData(event.target).get("token").trim());
+	redraw((busy = true));
+	try {
+		await call("GET", "/v1/sessions");
+		refused = null;
+		store.retry();
+	} catch (refusal) {
+		token.set("");
+		refused = refusal;
+	}
+	redraw((busy = false));
+}
+
+const signIn = () =>
+	h("form.sign-in", { key: "sign-in", onsubmit: enter },
+		h("h1", "Sign in"),
+		h("p", "This prints an address that signs in by itself:"), commandLine("enisle up"),
+		h("p", "Or make a token and paste it; this tab keeps it until it is closed:"), commandLine("enisle token new --scope admin console"),
+		field("Token", h("input.mono", { name: "token", type: "password", required: true, autocomplete: "off" })),
+		problemView(refused),
+		h("div.answers", h("button.primary", { type: "submit", disabled: busy }, "Sign in")));
 
 const LISTS = { islands, vms: machines, tasks, hosts, events };
 const DETAILS = { islands: island, vms: machine, tasks: task, hosts: host };

@@ -1,5 +1,5 @@
-// Trees of elements, drawn by the smallest change. What a server sent becomes text or an attribute's value, never
-// markup: here is the console's only createElement, and nothing has an innerHTML.
+// Trees of elements, drawn by the smallest change. What a server sent becomes text or an attribute's value,
+// never markup: nothing here parses any.
 
 const PROPERTIES = ["value", "checked", "disabled", "inert", "selected"];
 const ALIASES = { cli: "data-cli", opens: "data-href", label: "aria-label" };

@@ -38,9 +38,10 @@ export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"
 /** Whether one of the texts has `wanted` in it. */
 export const among = (wanted, ...texts) => texts.some((text) => String(text ?? "").toLowerCase().includes((wanted ?? "").toLowerCase()));
 
+/** Quote a word for a POSIX shell. */
 export const quote = (word) => (PLAIN.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
 
-/** Join words to a line of `enisle`, quoted for a POSIX shell; empty ones are left out. */
+/** Join words to a line of `enisle`; empty ones are left out. */
 export const line = (...words) => ["enisle", ...words.flat(Infinity).filter(Boolean).map(quote)].join(" ");
 
 /** What is run for a typed line: its words, or a shell when it uses what only a shell understands. */

@@ -1,4 +1,4 @@
-// Hosts: where islands, machines and tasks run. Full machines: the list, one of them, and a look into its kernel.
+// Hosts: where islands, machines and tasks run. Full machines: the list, and one of them.
 
 import { to } from "./app.js";
 import { h } from "./dom.js";
@@ -70,7 +70,6 @@ function declareDead(name) {
 const VERBS = { running: ["pause", "stop"], paused: ["resume", "stop"] };
 const DOING = { pause: "Pausing", resume: "Resuming", stop: "Stopping", rm: "Removing" };
 const WARNINGS = { stop: "As by pulling the plug.", rm: "The machine and its memory are gone. This cannot be undone." };
-const VIEWS = ["facts", "ps", "lsmod", "syscalls", "check"];
 const size = (memory) => (Number.isFinite(memory) ? bytes(memory) : memory);
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
@@ -79,7 +78,6 @@ const MACHINE_COLUMNS = [
 	STATE,
 	["Memory", (one) => size(one.memory), { class: "number" }],
 	HOST,
-	["Accelerator", (one) => one.accelerator ?? "–", { class: "minor" }],
 	["", (one) => actions(one), { class: "acts" }],
 ];
 
@@ -108,12 +106,9 @@ export const machine = (name) => ({
 		const one = store.vm.get(name);
 		if (!one) return absent("There is no such machine", "It was removed, or never made.", line("vm", "ls"));
 		const { name: _, state: word, host, memory, ...rest } = one;
-		const look = (view) => act(`Looking at ${view}`, line("introspect", view, name), () => call("POST", at`/v1/vms/${name}/introspect`, { body: { view } }), true);
 		return [
 			detailHead("vms", "Machines", name, word, `vm.${name}`, actions(one)),
 			facts([["Host", host && link(to("hosts", host), host)], ["Memory", size(memory)], ...Object.entries(rest).map(([key, value]) => [key, value && (typeof value === "object" ? code(json(value)) : String(value))])]),
-			h("h2", "Look into its kernel"),
-			h("p.group", VIEWS.map((view) => button(view, { resource: `vm.${name}`, mode: "shared", cli: line("introspect", view, name), onclick: () => look(view) }))),
 		];
 	},
 });

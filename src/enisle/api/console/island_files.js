@@ -40,7 +40,7 @@ export function filesPart(name) {
 			return line("island", "files", text ? "cat" : "ls", name, path);
 		},
 		view: () => [
-			h("div.files-head", h("p.mono", link(address(name, above(path)), "../"), " ", path), h("span.group",
+			h("div.files-head", h("p.mono", path !== "/" && link(address(name, above(path)), "../ "), path), h("span.group",
 				text && button("Download", { cli: `${line("island", "files", "cat", name, path)} > ${quote(last(path))}`, onclick: () => save(text.blob, path) }),
 				entries && button("Upload…", { resource: `island.${name}`, mode: "shared", cli: line("island", "files", "put", name, within(path, "FILE"), "FILE"), onclick: () => upload(name, path, look) }))),
 			problemView(problem),
@@ -51,8 +51,7 @@ export function filesPart(name) {
 
 function listing(name, path, entries) {
 	const rows = [...entries].sort((a, b) => isDirectory(b) - isDirectory(a) || String(a.name).localeCompare(b.name));
-	if (path !== "/") rows.unshift({ name: "..", mode: "d" });
-	const target = (one) => address(name, one.name === ".." ? above(path) : within(path, one.name));
+	const target = (one) => address(name, within(path, one.name));
 	const columns = [
 		["Name", (one) => link(target(one), one.name + (isDirectory(one) ? "/" : "")), { class: "mono", width: "minmax(0, 1fr)" }],
 		["Size", (one) => (isDirectory(one) ? "" : bytes(one.size)), { class: "number" }],

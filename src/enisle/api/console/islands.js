@@ -4,13 +4,13 @@
 import { go, to } from "./app.js";
 import { act, ask, bar, button, drawDialogs, field, HOST, listView, nameColumn, started, state } from "./parts.js";
 import { h } from "./dom.js";
-import { among, bytes, duration, line, plural, program } from "./format.js";
+import { among, bytes, duration, line, plural, program, quote } from "./format.js";
 import { at, call, now } from "./rest.js";
 import { store } from "./store.js";
 
 const rests = (one) => ["stopped", "exited"].includes(one.state);
 
-export const command = (island) => (island.program ?? []).join(" ");
+export const command = (island) => (island.program ?? []).map(quote).join(" ");
 
 /** How much of its memory an island uses. */
 export const memory = ({ memory_used: used, memory_limit: limit }) => (limit ? h("span.meter", bar((used ?? 0) / limit, "memory"), h("span", bytes(used), h("small", ` / ${bytes(limit)}`))) : "–");
@@ -84,7 +84,7 @@ export function createIsland() {
 		title: "Create an island", label: "Create",
 		body: () =>
 			h("div.fields",
-				field("Name", input("name", { required: true, pattern: "[A-Za-z0-9_\\-]{1,64}", placeholder: "web", autofocus: true, title: "letters, digits, - and _, at most 64" })),
+				field("Name", input("name", { required: true, pattern: "[A-Za-z0-9_\\-]{1,64}", placeholder: "web", autofocus: true, title: "letters, digits, - and _" })),
 				h("div.pair", field("Memory", input("memory", { required: true, pattern: "[0-9.]+[KMGT]?", title: "as 512M or 2G" })), field("Processors", input("processors", { pattern: "[0-9]*", placeholder: "the host's" }))),
 				field("Program", input("program", { class: "mono", placeholder: "python3 -m http.server" }), "Without one the island waits for commands."),
 				field("Environment", h("textarea", { name: "env", rows: 2, spellcheck: "false", placeholder: "NAME=value, one a line", oninput: keep })),

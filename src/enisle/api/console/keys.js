@@ -8,7 +8,7 @@ import { createIsland } from "./islands.js";
 const PAGES = { i: "islands", m: "vms", t: "tasks", h: "hosts", e: "events" };
 const HELP = {
 	"/": "filter the list", "j k": "next and previous row", Enter: "open the row", Esc: "close, leave, go back up", c: "create an island",
-	"g i": "islands", "g m": "machines", "g t": "tasks", "g h": "hosts", "g e": "events", y: "copy the command line below", "?": "this help",
+	"g i": "islands; g m machines, g t tasks, g h hosts, g e events", y: "copy the command line below", "?": "this help",
 };
 const ACTS = {
 	"/": () => focusOn(document.getElementById("filter")),
@@ -57,6 +57,6 @@ function step(by) {
 }
 
 export const help = () =>
-	show(() => h("div.help", h("h2", "Keyboard"),
-		h("dl", Object.entries(HELP).map(([keys, text]) => h("div", h("dt", keys.split(" ").map((key) => h("kbd", key))), h("dd", text)))),
+	show(() => h("div", h("h2", "Keyboard"),
+		h("dl.facts", Object.entries(HELP).map(([keys, text]) => h("div", h("dt", keys.split(" ").map((key) => h("kbd", key))), h("dd", text)))),
 		h("div.answers", button("Close", { autofocus: true, onclick: close }))));

@@ -33,7 +33,7 @@ export async function copy(text, node) {
 
 /** A command line that a click copies. */
 export const commandLine = (text) =>
-	h("span.line", h("code", text), button("copy", { class: "quiet copy", label: `Copy: ${text}`, onclick: ({ target }) => copy(text, target.previousSibling) }));
+	h("span.line", h("code", text), button("copy", { class: "quiet copy", label: `Copy: ${text}`, onclick: ({ target }) => copy(text, target.previousSibling).then(() => (target.firstChild.data = "copied")) }));
 
 /** What failed, why, and what to do. */
 export const reasons = ({ message, why, hint }) => [h("strong", prose(message)), why && h("p", prose(why)), hint && h("p", h("b", "hint "), prose(hint))];
@@ -66,10 +66,11 @@ const nothing = (value) => value === null || value === undefined || value === ""
 export const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => !nothing(value)).map(([name, value]) => h("div", { key: name }, h("dt", name.replaceAll("_", " ")), h("dd", value))));
 
 /** The head of a list: its name, a filter, what else. */
-export const head = (title, ...more) =>
-	h("div.head", { key: "head" }, h("h1", title), h("input.filter", {
-		id: "filter", type: "search", value: app.search.q ?? "", placeholder: `Filter ${title.toLowerCase()}`, label: `Filter ${title.toLowerCase()}`, autocomplete: "off", oninput: ({ target }) => search({ q: target.value }),
-	}), ...more);
+export function head(title, ...more) {
+	const placeholder = `Filter ${title.toLowerCase()}`;
+	const filter = h("input.filter", { id: "filter", type: "search", value: app.search.q ?? "", placeholder, label: placeholder, autocomplete: "off", oninput: ({ target }) => search({ q: target.value }) });
+	return h("div.head", h("h1", title), filter, ...more);
+}
 
 /** The head of a detail: the way back, its name and state, what can be done. */
 export const detailHead = (page, above, name, word, resource, actions) =>

@@ -43,7 +43,7 @@ function matches(one, { state: word = "all", resource, routine, q }) {
 }
 
 export function tasks() {
-	const older = { items: new Map(), next: null, asked: "", busy: false, problem: null };
+	const older = { items: new Map(), next: null, line: "", busy: false, problem: null };
 	return {
 		title: "Tasks",
 		get line() {
@@ -52,6 +52,7 @@ export function tasks() {
 		},
 		view() {
 			const { resource, routine, state: word = "all" } = app.search;
+			if (older.line !== this.line) Object.assign(older, { line: this.line, next: null });
 			const all = [...new Map([...older.items, ...store.task]).values()];
 			const shown = all.filter((one) => matches(one, app.search)).sort((a, b) => b.submitted - a.submitted);
 			const names = [...new Set([...all.map((one) => routineName(one.routine)), ...(routine ? [routine] : [])])].sort();
@@ -68,13 +69,10 @@ export function tasks() {
 
 async function fetchOlder(older) {
 	const { state: word, resource, routine } = app.search;
-	const exact = STATES[word] === word ? word : "";
-	const asked = JSON.stringify([exact, resource, routine]);
-	if (asked !== older.asked) Object.assign(older, { asked, next: null });
 	older.busy = true;
 	redraw();
 	try {
-		const told = await call("GET", "/v1/tasks", { search: { state: exact, resource, routine, limit: 100, cursor: older.next } });
+		const told = await call("GET", "/v1/tasks", { search: { resource, routine, state: STATES[word] === word && word, limit: 100, cursor: older.next } });
 		for (const one of told.items) older.items.set(one.id, one);
 		Object.assign(older, { next: told.next ?? "", problem: null });
 	} catch (problem) {
@@ -135,7 +133,6 @@ function overview(one) {
 			["Deadline", one.deadline && `${moment(one.deadline)}${ended(one) ? "" : ` (in ${duration(one.deadline - now())})`}`],
 			["Actor", one.actor],
 			["Id", commandLine(one.id)],
-			["Trace", one.trace && code(one.trace)],
 		]),
 		one.state === "done" && one.result !== null && [h("h2", "Result"), result(one.result)],
 	];
