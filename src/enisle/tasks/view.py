@@ -99,6 +99,8 @@ class View:
         self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._complete_since = 0
         """What went before this revision is not remembered."""
+        self._early: dict[str, Entry] = {}
+        """Progress from a host of which we do not know that it runs the task."""
         self._followers: dict[str, set[Subscription]] = {}
         self._places: dict[str, dict[str, dict[str, Value]]] = {"progress": {}, "live": {}}
         """By kind and id: what each key that tells of it says."""
@@ -240,9 +242,12 @@ class View:
             self._mappings[kind][identity] = value
             self._revisions[kind, identity] = revision
             self._gone.pop((kind, identity), None)
-        if kind == "task" and (value is None or value.state in ENDED):
+        over = kind == "task" and (value is None or value.state in ENDED)
+        if over:
             self._drop_progress(identity)
         self._tell(News(kind, identity, value, revision))
+        if kind == "task" and (early := self._early.pop(identity, None)) and not over:
+            self._learn_fleeting(early)
 
     def _remember_gone(self, kind: str, identity: str, revision: int) -> None:
         self._gone.pop((kind, identity), None)
@@ -263,18 +268,20 @@ class View:
             if old is not None and mapping.get(identity) is old:
                 del mapping[identity]
                 self._tell(News(kind, identity, None, 0))
-        elif self._may_tell(kind, host, identity, entry.value):
+        elif kind == "progress" and (task := self.tasks.get(identity)) and task.host != host:
+            self._early[identity] = entry  # from a host that runs it, as we may hear a moment later
+        elif self._may_tell(kind, identity, entry.value, host):
             places[entry.key] = mapping[identity] = entry.value
             self._tell(News(kind, identity, entry.value, 0))
         if not places:
             del self._places[kind][identity]
 
-    def _may_tell(self, kind: str, host: str, identity: str, value: Value) -> bool:
-        """Whether a host may say this: of a task it runs, no less than it said; of a resource that is not elsewhere."""
+    def _may_tell(self, kind: str, identity: str, value: Value, host: str) -> bool:
+        """Whether a host may say this: of a task no less than it said before, of a resource that is not elsewhere."""
         if kind == "live":
             return self.records.get(identity, {}).get("host", host) == host
         known, last = self.tasks.get(identity), self.progress.get(identity)
-        if known is not None and (known.state in ENDED or known.host != host):
+        if known is not None and known.state in ENDED:
             return False
         return _is_progress(value) and (last is None or _how_far(value) >= _how_far(last))
 

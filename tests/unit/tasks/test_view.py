@@ -115,6 +115,9 @@ def test_a_follower_sees_a_task_to_its_end_and_its_progress_goes() -> None:
         await put(progress, "prog.h2.t1", {"attempt": 3, "fraction": 0.9})  # from a host that does not run it
         await asyncio.sleep(0.01)
         assert view.progress["t1"] == {"attempt": 2, "fraction": 0.5}
+        await put(store, "task.t1", task(1, state=State.RUNNING, host="h2").to_value())
+        assert (await anext(follower)).host == "h2"
+        assert view.progress["t1"] == {"attempt": 3, "fraction": 0.9}
         await put(store, "task.t1", task(1, state=State.DONE).to_value())
         assert [one.state async for one in follower] == [State.DONE]
         assert not view.progress
