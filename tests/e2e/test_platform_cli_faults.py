@@ -40,7 +40,10 @@ def test_every_process_killed_is_told_and_up_brings_all_back() -> None:
         assert lost.returncode == 5
         assert len(lost.stderr.splitlines()) == 3
         before = json.loads(next((platform.directory / "config").rglob("contexts.json")).read_text())
-        platform.ok("up")
+        both = [platform.start("up", "--json"), platform.start("up", "--json")]
+        told = [json.loads(one.communicate(timeout=60)[0]) for one in both]
+        assert told[0]["pid"] == told[1]["pid"]
+        assert sorted(one["started"] for one in told) == [False, True]
         assert json.loads(next((platform.directory / "config").rglob("contexts.json")).read_text()) == before
         # Whoever followed goes on, and so did the program.
         assert running.communicate(timeout=40)[0] == "over\n"

@@ -22,6 +22,7 @@ from enisle.control import Places, PlatformInfo, platform_info, start_platform, 
 from enisle.errors import EnisleError, HostError, InvalidRequest, StateError
 
 NEEDED = ("nats", "nkeys", "msgspec", "starlette", "uvicorn", "httpx")
+START_S = 30.0
 INSTALL = "pip install 'enisle[platform]'"
 
 
@@ -76,15 +77,32 @@ def start(options: PlatformOptions) -> int:
     if there is None and options.foreground:
         return stay(options, places)
     if there is None:
+        asked = wanted(options)
         with working("starting the platform", options.quiet or options.json):
-            info = start_platform(places, **wanted(options))
-        tell_address(options, places, info, time.monotonic() - begin)
+            try:
+                info = start_platform(places, **asked)
+            except StateError:  # another one is starting it
+                there = wait_for_other(places)
+                if there is None:
+                    raise
+                info = there
+        tell_address(options, places, info, None if there else time.monotonic() - begin)
     else:
         if options.accept_store:
             why = "it looks at its store when it starts"
             raise StateError("the platform is up already", why, "enisle down, then enisle up --accept-store")
         tell_address(options, places, there, None)
     return 0
+
+
+def wait_for_other(places: Places) -> PlatformInfo | None:
+    """Return the platform that somebody else is starting; None when it does not come."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if found := running(places):
+            return found
+        time.sleep(LOOK_S)
+    return None
 
 
 def require_extra() -> None:
