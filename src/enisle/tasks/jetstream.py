@@ -241,11 +241,10 @@ class JetStream:
 
         Raises Conflict when another's change stands in its place. `unsure`: an older one may be a replica that lags.
         """
-        last, headers = await self._read(changes[-1].key)
-        if mark in headers:
-            return last.revision
-        for change in changes:
-            found = last if change.key == last.key else await self.get_leader(change.key)
+        for number, change in reversed(list(enumerate(changes, 1))):
+            found, headers = await self._read(change.key)
+            if mark in headers:  # all of it is made, though it may not have been when its last key was read
+                return found.revision + len(changes) - number
             if found.revision > change.expected or (found.revision < change.expected and not unsure):
                 raise Conflict(change.key, change.expected, found.revision)
         return 0
