@@ -18,6 +18,7 @@ from enisle.tasks.identity import Identity, identity_of, new_identity
 from enisle.tasks.jetstream import JetStream
 from enisle.tasks.journal import Journal, StaleToken
 from enisle.tasks.names import require_token, task_id
+from enisle.tasks.news import News, Subscription
 from enisle.tasks.objects import Objects
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import plan
@@ -40,7 +41,7 @@ from enisle.tasks.routines import Context, Routine, Routines, Temporary, example
 from enisle.tasks.safety import CHECKING, Safety, StoreGuard, check_store
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
-from enisle.tasks.view import News, Subscription, View
+from enisle.tasks.view import View
 
 __all__ = [
     "CHECKING",

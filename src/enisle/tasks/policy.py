@@ -7,9 +7,10 @@ task that held it alone, or not at all.
 """
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from enisle.tasks.picture import Picture
+from enisle.tasks.placing import Place, choose_host, find_place
 from enisle.tasks.records import (
     ASSIGNED,
     EXCLUSIVE,
@@ -275,51 +276,6 @@ def _refresh(picture: Picture, now: float) -> Iterator[Batch]:
                         return
         picture.moved.discard(key)
     picture.refreshed = now
-
-
-# ---- where it runs -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a task runs. `bound_by`: the resource whose record says so; `failure`: it can run nowhere."""
-
-    host: str = ""
-    live: bool = False
-    bound_by: str = ""
-    failure: Failure | None = None
-
-
-def find_place(picture: Picture, task: Task) -> Place:
-    """Return where a task may run: with what it holds, where it is pinned, or on the live host with least to do.
-
-    The record of a resource on a host that is declared dead binds nobody: only so can it be removed.
-    """
-    bound = {
-        str(record["host"]): f"{resource.kind}/{resource.id}"
-        for resource in reversed(task.resources)
-        if (record := picture.records.get(resource.name)) and record.get("host")
-        if record["host"] in picture.live or record["host"] not in picture.dead
-    }
-    pinned = task.placement == PINNED and not task.bound_by
-    if pinned:
-        bound.setdefault(task.host, "")
-    if len(bound) > 1:
-        told = [f"{by} is on {host}" if by else f"it is pinned to {host}" for host, by in sorted(bound.items())]
-        why = Failure("it cannot run on two hosts", " and ".join(told), "hold what is on one host")
-        return Place(failure=why)
-    if bound:
-        host, by = next(iter(bound.items()))
-        return Place(host, host in picture.live, "" if pinned else by)
-    host = choose_host(picture, task)
-    return Place(host, bool(host))
-
-
-def choose_host(picture: Picture, task: Task) -> str:
-    """Return the live host that was wished for, or the one with the fewest orders; "" when there is none."""
-    if task.host in picture.live and not task.attempt:
-        return task.host
-    return min(sorted(picture.live), key=picture.load, default="")
 
 
 def _start(picture: Picture, task: Task, place: Place, now: float) -> Batch:
