@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from enisle.control.shown import Json, host_json, island_json, vm_json
-from enisle.errors import EnisleError, NotFound, StateError
+from enisle.errors import NotFound, StateError
 from enisle.tasks import ENDED, Lock, Questions, Task
 
 LONGEST_WAIT_S = 20.0
@@ -44,6 +44,7 @@ class Looking:
     ) -> None:
         self._tasks, self._view, self._questions = tasks, view, questions
         self._objects, self._history = objects, history
+        self._helpers: set[asyncio.Task[None]] = set()
 
     # ---- islands ---------------------------------------------------------------------------------------------------
 
@@ -203,14 +204,3 @@ def kept_output(task: Task, after: int) -> Json:
             chunks.append({"n": number, "stream": stream, "data": data, "time": task.finished})
     kept = [chunk for chunk in chunks if chunk["n"] >= after]
     return {"chunks": kept, "next": 2, "ended": True, "truncated": bool(result.get("truncated"))}
-
-
-def as_error(error: BaseException) -> EnisleError:
-    """Return what is told of an error that is none of ours."""
-    if isinstance(error, EnisleError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return NotFound(f"there is no {error.filename}", error.strerror or "")
-    if isinstance(error, OSError):
-        return StateError(str(error.filename or "it cannot be done"), error.strerror or str(error))
-    raise error

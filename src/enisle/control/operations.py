@@ -5,9 +5,9 @@ for what can never be, NotFound for what is not there or another tenant's, State
 loop owns it.
 """
 
+import asyncio
 import base64
 import contextlib
-import time
 from typing import Any
 
 from enisle.control.asked import Looking
@@ -20,6 +20,7 @@ INLINE = 30 << 10
 """Bytes that travel in a task's arguments; more goes by way of the object store."""
 MAX_CONTENT = 16 << 20
 MAX_TIMEOUT_S = 30 * 86400.0
+CANCELLING_S = 30.0
 VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check")
 
 
@@ -90,7 +91,7 @@ class Operations(Looking):
     async def stop_island(self, name: str, *, tenant: str, actor: str, key: str = "", if_blocked: str = WAIT) -> Task:
         """Stop an island; commands that run on it are cancelled first."""
         task = await self._on_island("island.stop@1", name, {}, tenant, actor, key, if_blocked)
-        await self._cancel_commands(name, tenant, actor, f"the island {name} is being stopped")
+        await self._cancel_commands(name, task, tenant, actor, f"the island {name} is being stopped")
         return task
 
     async def remove_island(
@@ -102,7 +103,7 @@ class Operations(Looking):
             raise StateError(f"the island {name} is running", "", "stop it first, or force it")
         task = await self._on_island("island.remove@1", name, {"force": force}, tenant, actor, key, if_blocked)
         if force:
-            await self._cancel_commands(name, tenant, actor, f"the island {name} is being removed")
+            await self._cancel_commands(name, task, tenant, actor, f"the island {name} is being removed")
         return task
 
     async def write_file(
@@ -148,11 +149,29 @@ class Operations(Looking):
         )
         return await self._tasks(tenant, actor).submit(request)
 
-    async def _cancel_commands(self, name: str, tenant: str, actor: str, why: str) -> None:
+    async def _cancel_commands(self, name: str, task: Task, tenant: str, actor: str, why: str) -> None:
+        """Cancel what shares the island, now and as long as `task` waits for it: some may have begun just now."""
+        await self._cancel_holders(name, tenant, actor, why, set())
+        helper = asyncio.create_task(self._cancel_later(name, task, tenant, actor, why))
+        self._helpers.add(helper)
+        helper.add_done_callback(self._helpers.discard)
+
+    async def _cancel_later(self, name: str, task: Task, tenant: str, actor: str, why: str) -> None:
+        asked: set[str] = set()
+        for _ in range(round(CANCELLING_S / 0.2)):
+            await asyncio.sleep(0.2)
+            seen = self._view.tasks.get(task.id)
+            if seen is not None and (seen.started or seen.finished):
+                return
+            await self._cancel_holders(name, tenant, actor, why, asked)
+
+    async def _cancel_holders(self, name: str, tenant: str, actor: str, why: str, asked: set[str]) -> None:
         lock = self._view.locks.get(f"island.{name}")
         for holder in lock.holders if lock and lock.mode == SHARED else ():
-            with contextlib.suppress(EnisleError):  # it has just ended
-                await self._tasks(tenant, actor).cancel(holder, why)
+            if holder not in asked:
+                asked.add(holder)
+                with contextlib.suppress(EnisleError):  # it has just ended
+                    await self._tasks(tenant, actor).cancel(holder, why)
 
     # ---- machines --------------------------------------------------------------------------------------------------
 
@@ -200,6 +219,3 @@ class Operations(Looking):
             key=key,
         )
         return await self._tasks(tenant, actor).submit(request)
-
-    def now(self) -> float:
-        return time.time()

@@ -5,20 +5,19 @@ One thread owns it: it waits for children and signals, and does nothing else.
 """
 
 import fcntl
-import http.client
 import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from enisle.control.listening import check_address, check_engine, health, host_name, reached, remembered_port
 from enisle.control.parts import Part, python
 from enisle.control.places import Places, write_private
-from enisle.control.platform import PlatformInfo, PlatformOptions, announce, lock_owner
+from enisle.control.platform import PlatformInfo, PlatformOptions, announce, lock_owner, tail_of
 from enisle.errors import EnisleError, HostError, StateError
 from enisle.tasks import Engine
 
@@ -91,6 +90,7 @@ class Supervisor:
         if options.api:
             check_address(options.listen, options.port)
         if options.engine_url:
+            check_engine(options.engine_url)
             write_private(self._places.engine_url, options.engine_url)
         else:
             # Hosts that join reach it where the API is reached; beyond loopback it is encrypted (tasks.Engine).
@@ -111,7 +111,7 @@ class Supervisor:
             self._parts.append(
                 Part("api", python("enisle.api", state, *listening, *(["--insecure"] if options.insecure else [])))
             )
-        self._url = f"http{'s' if options.certificate else ''}://{_reached(options.listen)}:{port}" if port else ""
+        self._url = f"http{'s' if options.certificate else ''}://{reached(options.listen)}:{port}" if port else ""
         for part in self._parts:
             part.start()
         if options.api:
@@ -129,9 +129,10 @@ class Supervisor:
                 raise Stopped
             for part in self._parts:
                 if not part.running and part.name == "api":
-                    raise HostError("the API does not start", part.last_words(), f"see {self._places.log}")
+                    why = f"{part.last_words()}. {tail_of(self._places.log, 300)}"
+                    raise HostError("the API does not start", why, f"see {self._places.log}")
             self._look_after()
-            why = _health(self._options.listen, port, bool(self._options.certificate))
+            why = health(self._options.listen, port, bool(self._options.certificate))
             if not why:
                 return
         raise HostError("the platform does not become healthy", why, f"see {self._places.log}")
@@ -216,75 +217,6 @@ def say(line: str) -> None:
         os.write(2, f"{stamp} supervisor: {line}\n".encode(errors="backslashreplace"))
     except OSError:
         pass  # a full disk: what is said is lost, what is done is not
-
-
-def host_name() -> str:
-    """Return this computer's name, as a name of the platform."""
-    plain = "".join(
-        sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in socket.gethostname()
-    )
-    return plain.strip("-_")[:64] or "host"
-
-
-def check_address(listen: str, port: int) -> None:
-    """Raises HostError when that cannot be listened on."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        hint = "another program has it; choose another with --port"
-        raise HostError(f"cannot listen on {listen}:{port}", error.strerror or "", hint) from None
-
-
-def remembered_port(places: Places, listen: str) -> int:
-    """Return the port this platform had, when it is free, else one that is."""
-    path = places.directory / "port"
-    try:
-        known = int(path.read_text())
-        check_address(listen, known)
-        return known
-    except (OSError, ValueError, HostError):
-        pass
-    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((listen, 0))
-        port: int = probe.getsockname()[1]
-    write_private(path, f"{port}\n")
-    return port
-
-
-def _reached(listen: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)
-    return f"[{host}]" if ":" in host else host
-
-
-def _health(listen: str, port: int, tls: bool) -> str:
-    """Return what is wrong, "" when nothing is."""
-    import ssl
-
-    host = _reached(listen).strip("[]")
-    if tls:
-        # Only whether our own child is up is asked, on this host; nothing secret is said.
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=2, context=ssl._create_unverified_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        told: Any = json.loads(answer.read() or b"{}")
-        reasons: list[str] = list(told.get("reasons", []))
-        if answer.status == 200 or any(reason.startswith("safe mode") for reason in reasons):
-            return ""  # in safe mode it is up, and says why it changes nothing
-        return "; ".join(reasons) or f"status {answer.status}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
-    finally:
-        connection.close()
 
 
 def main(state: str) -> int:
