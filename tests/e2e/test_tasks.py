@@ -98,7 +98,7 @@ def test_a_second_task_is_blocked_told_by_whom_and_runs_afterwards(engine: Engin
 def test_one_key_is_one_task(engine: Engine, tmp_path: Path) -> None:
     async def check() -> None:
         async with platform(engine, tmp_path, "h1") as (tasks, _):
-            made = await asyncio.gather(*(tasks.submit(sleep(0.1, key="once")) for _ in range(20)))
+            made = await asyncio.gather(*(tasks.submit(sleep(0.1, key="once")) for _ in range(50)))
             assert len({task.id for task in made}) == 1
             with pytest.raises(InvalidRequest, match="taken"):
                 await tasks.submit(sleep(0.2, key="once"))

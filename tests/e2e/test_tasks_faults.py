@@ -192,8 +192,9 @@ def test_many_clients_few_resources_and_deaths_all_around(engine: Engine, tmp_pa
 
 
 async def lose_the_dispatcher(parts: Platform) -> None:
-    """Kill the only dispatcher with forty tasks in the queue; another goes on with them."""
+    """Kill the only dispatcher with forty tasks in the queue; another goes on with them, and keeps a deadline."""
     now = parts.view.tasks
+    late = await parts.tasks.submit(hold(60, "late", deadline_s=6))
     blocker = await parts.tasks.submit(hold(0.5, *"abcd"))
     queued = [await parts.tasks.submit(hold(0.01, "abcd"[n % 4])) for n in range(40)]
     await parts.until(lambda: (one := now.get(queued[-1].id)) and one.blocked)
@@ -201,6 +202,10 @@ async def lose_the_dispatcher(parts: Platform) -> None:
     parts.start("d1")
     assert await parts.until(lambda: any(now[task.id].started for task in queued)) < (5 if SOAK else 8)
     await parts.until(lambda: all(now[task.id].state is State.DONE for task in [blocker, *queued]))
+    ended = await parts.tasks.wait(late.id, 30)
+    assert ended.failure
+    assert (ended.state, ended.failure.why) == (State.FAILED, "its deadline has passed")
+    assert abs(ended.finished - late.deadline) <= (1 if SOAK else 2)
     assert not parts.view.locks
 
 
@@ -214,7 +219,7 @@ def test_forty_queued_tasks_survive_their_dispatcher_and_two_that_both_lead_brea
                 await lose_the_dispatcher(parts)
             for name in ("d2", "d3"):
                 parts.start(name, "always")
-            made = [await parts.tasks.submit(hold(0.01, *random.sample("abcd", 2))) for _ in range(60)]
+            made = [await parts.tasks.submit(hold(0.01, *random.sample("abcd", 2))) for _ in range(30)]
             now = parts.view.tasks
             await parts.until(lambda: all((one := now.get(task.id)) and one.state in ENDED for task in made))
             assert {(now[task.id].state, now[task.id].attempt) for task in made} == {(State.DONE, 1)}
