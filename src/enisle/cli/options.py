@@ -216,7 +216,7 @@ INTROSPECT: tuple[Group, ...] = (
     ),
 )
 INTROSPECT_VIEWS = """
-TARGET is a running machine of `enisle vm`, what `enisle vm dump` saved, or an island (maps, wx, hashes).
+TARGET is a running machine of `enisle vm`, what `enisle vm dump` saved, or an island.
 views:
   facts           addresses and offsets that were found, how sure they are, and why
   ps, creds       processes and threads; their ids
@@ -226,6 +226,7 @@ views:
   locks           known locks, and who holds them
   maps, wx        what is mapped with which rights; what can be both written and executed
   hashes          SHA-256 of every run of code that cannot be written
+                  (of an island only these three: it has no Linux kernel inside)
   check           is the kernel as it should be (exits with 1 when not)
   watch FUNCTION  stop whenever it runs; sys:NAME is a system call
 
