@@ -122,13 +122,15 @@ def _bare(url: str) -> str:
 
 
 def _tls(urls: Sequence[str], ca: Path | str | None) -> ssl.SSLContext | None:
-    """Return how to check the engine's certificate: by the authority named, by its own, or by the system's."""
+    """Return how to check the engine's certificate: by the authority given (path or text), its own, the system's."""
     directory = state_directory(urls[0]) if urls else None
     if ca is None and directory is not None:
         ca = directory / AUTHORITY
     if not any(urlsplit(url).scheme == "tls" for url in urls):
         return None
     try:
+        if isinstance(ca, str) and "-----BEGIN" in ca:
+            return ssl.create_default_context(cadata=ca)
         return ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ssl.SSLError) as error:
         raise InvalidRequest(f"{ca} is no certificate of an authority", str(error), "name the engine's --ca") from None
