@@ -110,10 +110,10 @@ def test_files_go_in_and_out_as_they_are(platform: Up, web: str, tmp_path: "os.P
 
 
 def hold(platform: Up, resource: str) -> str:
-    """Return a task that runs and holds something."""
+    """Return a task that holds something and says how far it is."""
     words = ("task", "submit", "-q", "--no-wait", "platform.sleep@1", "seconds=60", "--resource", resource)
     holder = platform.ok(*words).strip()
-    wait_until(lambda: json.loads(platform.ok("task", "show", "--json", holder))["state"] == "running")
+    wait_until(lambda: json.loads(platform.ok("task", "show", "--json", holder))["progress"])
     return holder
 
 
