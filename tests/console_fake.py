@@ -6,6 +6,7 @@ Its server runs in a thread of its own; the methods may be called from any.
 
 import asyncio
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -123,7 +124,7 @@ class Fake:
         self.stalled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: set[asyncio.Event] = set()
-        self._cut: set[asyncio.Event] = set()
+        self._cuts = 0
         self._static = Static(CONSOLE)
         routes = [
             Route("/", self._index),
@@ -160,7 +161,12 @@ class Fake:
 
     def cut(self) -> None:
         """Break every stream."""
-        self._in_loop(lambda: [one.set() for one in self._cut])
+        self._in_loop(self._cut)
+
+    def _cut(self) -> None:
+        self._cuts += 1
+        for one in self._changed:
+            one.set()
 
     def answer(self, method: str, path: str, value: Any) -> None:
         """Answer with JSON, (status, problem), bytes, or what a function of the request returns."""
@@ -169,7 +175,8 @@ class Fake:
     # -- the server
 
     def __enter__(self) -> "Fake":
-        self._server = uvicorn.Server(uvicorn.Config(self._app, port=0, log_level="error", timeout_graceful_shutdown=1))
+        config = uvicorn.Config(self._app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
         while not self._server.started:
@@ -186,7 +193,7 @@ class Fake:
         self.stalled = False
         self.signed_in = False
         self.cut()
-        self._server.should_exit = self._server.force_exit = True
+        self._server.should_exit = True
         self._thread.join()
 
     def _in_loop(self, act: Any, *words: Any) -> None:
@@ -222,17 +229,16 @@ class Fake:
         return self.signed_in or request.headers.get("authorization") == "Bearer good"
 
     async def _stream(self, given: str) -> AsyncIterator[str]:
-        changed, cut = asyncio.Event(), asyncio.Event()
+        changed = asyncio.Event()
         self._changed.add(changed)
-        self._cut.add(cut)
         seen = int(given.partition("-")[2] or 0)
         if given and (given.partition("-")[0] != str(self.epoch) or seen < self.floor):
             yield "event: reset\ndata: {}\n\n"
             seen = 0
         current = False
-        ending = asyncio.ensure_future(cut.wait())
+        cuts = self._cuts
         try:
-            while not cut.is_set():
+            while cuts == self._cuts:
                 changed.clear()
                 for (kind, identity), (revision, value) in sorted(self.things.items(), key=lambda one: one[1][0]):
                     if revision > seen and (value is not None or seen):
@@ -242,14 +248,12 @@ class Fake:
                 if not current:
                     yield f"id: {self.epoch}-{seen}\nevent: current\ndata: {{}}\n\n"
                     current = True
-                waiting = asyncio.ensure_future(changed.wait())
-                await asyncio.wait([waiting, ending], return_when=asyncio.FIRST_COMPLETED, timeout=5)
-                waiting.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        await changed.wait()
                 yield ": still here\n\n"
         finally:
-            ending.cancel()
             self._changed.discard(changed)
-            self._cut.discard(cut)
 
     async def _rest(self, request: Request) -> Response:
         body = await request.body()

@@ -158,6 +158,16 @@ def test_a_command_is_run_and_its_output_drawn(page: Page, fake: Fake) -> None:
     expect(terminal).to_contain_text("exit 3 after 500 ms")
     page.keyboard.press("ArrowUp")
     expect(page.locator("#command")).to_have_value("echo a | wc")
+    page.evaluate(
+        """() => {
+            const field = document.getElementById("command");
+            field.value = "faster than a drawing";
+            field.dispatchEvent(new Event("input"));
+            field.form.requestSubmit();
+        }"""
+    )
+    expect(terminal).to_contain_text("$ faster than a drawing")
+    expect(page.locator("#command")).to_have_value("")
 
 
 def test_long_output_is_bounded(page: Page, fake: Fake) -> None:

@@ -97,8 +97,13 @@ function prompt(session, one) {
 		event.preventDefault();
 		redraw();
 	};
+	const onsubmit = (event) => {
+		event.preventDefault();
+		event.target.elements.command.value = ""; // what was typed since the last drawing, too
+		session.run();
+	};
 	const placeholder = busy ? "running – Ctrl-C stops it" : held ? "the island is held by a task" : one.state === "running" ? "a command" : `the island is ${one.state}`;
-	return h("form.prompt-row", { key: "prompt", onsubmit: (event) => session.run(event.preventDefault()) },
+	return h("form.prompt-row", { key: "prompt", onsubmit },
 		h("span", "$"),
 		h("input", {
 			key: "command", id: "command", class: "mono", value: session.text, placeholder, label: "Command", autocomplete: "off", autocapitalize: "off", spellcheck: "false", readonly: busy,
