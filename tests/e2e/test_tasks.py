@@ -18,8 +18,11 @@ from enisle.tasks import (
     PINNED,
     PROGRESS,
     Agent,
+    Archive,
+    Copy,
     Dispatcher,
     Engine,
+    History,
     JetStream,
     Journal,
     Request,
@@ -259,3 +262,43 @@ def test_a_directory_has_one_engine_and_a_port_one_server(engine: Engine, tmp_pa
     with pytest.raises(HostError, match="no such program"):
         Engine(tmp_path / "other", server="/nowhere/nats-server")
     assert (tmp_path / "engine").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_history_that_was_lost_is_filled_again_from_the_engine(engine: Engine, tmp_path: Path) -> None:
+    async def ended(name: str, tasks: int) -> list[str]:
+        """Run a dispatcher with a history of its own for some tasks; return what that history has then."""
+        async with JetStream(engine.url) as store:
+            with History(tmp_path / name) as history:
+                archive = Archive(history, Copy(store), keep=2)
+                running = asyncio.create_task(Dispatcher(store, name, archive=archive).run())
+                client = Tasks(store, actor="ann", history=history)
+                for number in range(tasks):
+                    task = await client.submit(sleep(1.0, key=f"{name} {number}"))
+                    await client.cancel(task.id, "enough")
+                    await client.wait(task.id, 10)
+                async with asyncio.timeout(20):
+                    while history.count() < 5 or await stored(store) > 2:
+                        await asyncio.sleep(0.05)
+                if tasks:
+                    first = await client.submit(sleep(1.0, key=f"{name} 0"))
+                    assert first.state is State.CANCELLED, "a key stands for its task, wherever that is kept"
+                running.cancel()
+                await asyncio.wait([running])
+                return sorted(task.id for task in history.list("default"))
+
+    async def stored(store: JetStream) -> int:
+        """Return how many tasks are still in the store."""
+        keys: dict[str, bool] = {}
+        async for entry in store.watch("task."):
+            if entry and entry.key:
+                keys[entry.key] = entry.value is not None
+            if entry and entry.current:
+                return sum(keys.values())
+        raise AssertionError
+
+    async def check() -> None:
+        kept = await ended("one.db", 5)
+        assert len(kept) == 5
+        assert await ended("two.db", 0) == kept
+
+    asyncio.run(check())

@@ -52,7 +52,7 @@ async def restart(engine: Engine) -> None:
 
 @pytest.mark.timeout(180)
 def test_no_call_that_was_taken_is_lost_when_the_engine_dies_twice(engine: Engine) -> None:
-    count = 10_000 if SOAK else 1200
+    count = 10_000 if SOAK else 800
     done: Counter[int] = Counter()
 
     async def handler(_: str, arguments: dict) -> int:

@@ -216,8 +216,8 @@ class Agent:
             except Unavailable:
                 await asyncio.sleep(0.2)
 
-    async def send_progress(self, task: str, value: Value, revision: int) -> int:
-        """Put a task's progress; return its revision. Never raises: progress may be lost."""
+    async def send_progress(self, task: str, value: Value | None, revision: int) -> int:
+        """Put a task's progress, None: drop it; return its revision. Never raises: progress may be lost."""
         key = f"prog.{self.host}.{task}"
         try:
             return await self._progress.cas(key, value, revision)

@@ -33,12 +33,12 @@ class Copy:
     """The engine's copy of the history: a stream of messages with up to a hundred records each."""
 
     def __init__(self, store: JetStream) -> None:
-        self._requests = store._requests
+        self._requests, self._replicas = store._requests, store.replicas
 
     async def _ask(self, subject: str, question: Value) -> Value:
         return json.loads(await self._requests.ask(f"$JS.API.{subject}", json.dumps(question).encode()))
 
-    async def open(self, replicas: int = 1) -> None:
+    async def open(self) -> None:
         """Raises HostError, Unavailable."""
         wanted = {
             "name": STREAM,
@@ -47,7 +47,7 @@ class Copy:
             "storage": "file",
             "max_age": int(KEEP_S * 1e9),
             "discard": "old",
-            "num_replicas": replicas,
+            "num_replicas": self._replicas,
         }
         answer = await self._ask(f"STREAM.CREATE.{STREAM}", wanted)
         if error := answer.get("error"):

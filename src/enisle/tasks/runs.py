@@ -44,7 +44,7 @@ class Host(Protocol):
 
     def left_s(self) -> float: ...
     async def report(self, order: Assignment, revision: int, **outcome: Any) -> None: ...
-    async def send_progress(self, task: str, value: Value, revision: int) -> int: ...
+    async def send_progress(self, task: str, value: Value | None, revision: int) -> int: ...
 
 
 class Run:
@@ -66,6 +66,8 @@ class Run:
         self._forcing: asyncio.Task[None] | None = None
         self._compensations: list[Step] = []
         self._fraction, self._phase = 0.0, ""
+        self._told = ABSENT
+        """The revision of what was last told of the progress."""
         self._news = asyncio.Event()
 
     # ---- what the routine uses -------------------------------------------------------------------------------------
@@ -143,6 +145,8 @@ class Run:
                 self._body.cancel()
         if outcome and not self.fenced:
             await self._agent.report(self._order, self.revision, changes=self._changes, **outcome)
+            if self._told:  # nobody needs it any more
+                await self._agent.send_progress(self.task, None, self._told)
 
     async def _outcome(self, stop: str | None) -> dict[str, Any] | None:
         try:
@@ -210,13 +214,13 @@ class Run:
         return None
 
     async def _tell(self) -> None:
-        revision, began, last = ABSENT, time.monotonic(), None
+        began, last = time.monotonic(), None
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await self._news.wait()
                 self._news.clear()
                 if (value := self._progress_at(time.monotonic() - began)) != last:
-                    revision = await self._agent.send_progress(self.task, value, revision)
+                    self._told = await self._agent.send_progress(self.task, value, self._told)
                     last = value
                 await asyncio.sleep(PROGRESS_INTERVAL_S)
 
