@@ -6,6 +6,7 @@ mark of its store are found there. An external one is any URL of the client libr
 
 import asyncio
 import contextlib
+import logging
 import os
 import ssl
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ async def connect(
     options: dict[str, Any] = {"nkeys_seed_str": seed} if seed else {}
     if secure := _tls(urls, ca):
         options["tls"] = secure
+        logging.getLogger("asyncio").addFilter(_is_news)
     try:
         async with asyncio.timeout(CONNECT_S):
             await client.connect(
@@ -103,13 +105,19 @@ async def connect(
         raise too_old(f"{version.major}.{version.minor}.{version.patch}")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what asyncio says whenever the client library's encrypted connection ends; it means nothing."""
+    return "eof_received" not in str(record.msg)
+
+
 def too_old(version: str) -> HostError:
     why = f"it is nats-server {version}, without atomic batches"
     return HostError("the engine is too old", why, "use nats-server 2.12 or later")
 
 
 def _unreachable(why: str) -> HostError:
-    if "uthorization" in why:
+    # Whoever is hung up on may be told why, or find the connection reset before it could read that.
+    if any(word in why for word in ("uthorization", "reset by peer", "unexpected EOF")):
         return HostError(
             "the engine refuses us", "it does not know this user or key", "`enisle join` again, or see --nats"
         )
