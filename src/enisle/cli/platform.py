@@ -78,10 +78,14 @@ def _fill(typed: PlatformOptions) -> None:
 
 def _run(options: PlatformOptions) -> int:
     match options.verb.partition(" ")[0]:
-        case "up" | "down" | "status":
+        case "up" | "down":
             from enisle.cli.up import up
 
             return up(options)
+        case "status":
+            from enisle.cli.status import status
+
+            return status(options)
         case "join":
             from enisle.cli.join import join
 
