@@ -59,7 +59,7 @@ class Poller:
 
     def _has_room(self) -> bool:
         """Return whether a core is left for polling beside the threads that compute now."""
-        return sum(thread.in_guest for thread in self.kernel.threads.values()) + 1 < self.cores
+        return sum(thread.in_guest for thread in list(self.kernel.threads.values())) + 1 < self.cores
 
     def _watch(self, thread: "Thread") -> None:
         try:
@@ -115,7 +115,7 @@ class Poller:
                     return
 
     def _crowded(self) -> bool:
-        return sum(thread.in_guest for thread in self.kernel.threads.values()) >= self.cores
+        return sum(thread.in_guest for thread in list(self.kernel.threads.values())) >= self.cores
 
     def _close(self) -> None:
         """Tell every stub that nobody polls; one that has posted a call leaves with it."""
