@@ -237,6 +237,7 @@ async def test_only_who_holds_an_island_acts_on_it_and_another_tenant_sees_nothi
     assert [path.name for path in platform.islands()] == ["web"]
     once = [await ask.create_island(IslandSpec(memory=SMALL), **WHO, key="one") for _ in range(2)]
     assert once[0].id == once[1].id
+    await platform.until(lambda: platform.view.tasks[once[0].id].finished)
 
 
 @on_a_platform
