@@ -255,14 +255,14 @@ class Rates:
         self.late.append(time.monotonic() - sent[identity][int(value["phase"])])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(120)
 def test_slow_readers_are_not_buffered_for_and_dead_ones_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks (200; here 100) tell progress 20 times a second; one reader takes 20 events a second, one nothing."""
     count, rate, seconds = 200 if SOAK else 100, 20, 20 if SOAK else 3
     if not SOAK:
-        monkeypatch.setattr(sse, "PATIENCE_S", 3.0)
+        monkeypatch.setattr(sse, "PATIENCE_S", 8.0)
 
     async def main() -> None:
         platform = Platform(tmp_path)
@@ -356,7 +356,10 @@ async def read_slow(port: int, rates: Rates, sent: dict[str, list[float]]) -> No
         buffer = b""
         while True:
             while b"\n\n" not in buffer:
-                buffer += await loop.sock_recv(sock, 512)
+                part = await loop.sock_recv(sock, 512)
+                if not part:
+                    return  # it was dropped
+                buffer += part
             one, _, buffer = buffer.partition(b"\n\n")
             lines = dict(line.split(b": ", 1) for line in one.split(b"\n") if b": " in line)
             if lines.get(b"event") == b"progress":

@@ -85,7 +85,8 @@ def bind(listen: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {listen!r}", error.strerror or "", "name an address") from None
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # By its full name: asyncio sends small answers at once (TCP_NODELAY) only on what says that it is TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from api_parts import LOCAL, Platform
 from enisle.api import sign_in_code
 from enisle.api.auth import MAX_FAILURES, host_of
-from enisle.api.server import require_private
+from enisle.api.server import bind, require_private
 from enisle.api.tokens import TokenBook, local_token
 from enisle.errors import InvalidRequest
 from memory_store import MemoryStore
@@ -220,6 +221,12 @@ def test_loopback_is_left_only_with_tls_or_when_told_so() -> None:
             require_private(listen, False, False)
         require_private(listen, True, False)
         require_private(listen, False, True)
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY only on sockets that say they are TCP: without, an answer waits 40 ms for an ACK."""
+    with bind("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP
 
 
 def test_the_console_is_served_with_a_policy_and_known_by_its_hash(tmp_path: Path) -> None:
