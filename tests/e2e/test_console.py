@@ -460,7 +460,7 @@ def test_empty_lists_say_what_to_type(browser: Browser) -> None:
             "islands": "enisle island create --memory 512M web",
             "tasks": "enisle island create web",
             "hosts": "enisle join --token TOKEN",
-            "vms": "enisle vm run",
+            "vms": "enisle task submit vm.run@1",
         }.items():
             page.goto(f"{fake.url}#/{place}")
             expect(page.locator(".empty .line code")).to_contain_text(line)

@@ -1,7 +1,10 @@
 """The console on the platform as it is: islands in real processes, two people looking, all killed at once."""
 
+import itertools
 import json
 import os
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +17,7 @@ from upplatform import Up, up, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 AT_ONCE_S = 0.5
+VERB = re.compile(r"[a-z-]+")
 SHOP = f"shop-{os.getpid()}"
 ROW = f"[data-resource='island.{SHOP}'][role=row]"
 OVERLAY = f"{ROW} > .overlay"
@@ -149,6 +153,32 @@ def test_an_end_frees_it_for_both_at_once(shop: str, pages: tuple[Page, Page], s
     told = ended(pages[0], task)
     assert told["state"] == state
     assert all(when - told["finished"] < AT_ONCE_S for when in gone), (gone, told)
+
+
+def test_every_command_line_that_is_shown_begins_with_words_there_are(
+    shop: str, pages: tuple[Page, Page], platform: Up
+) -> None:
+    page = pages[0]
+    shown: set[str] = set()
+    parts = ("run", "log", "files", "processes")
+    for place in (
+        "islands",
+        f"islands/{shop}",
+        *(f"islands/{shop}/{part}" for part in parts),
+        "tasks",
+        "hosts",
+        "vms",
+        "events",
+    ):
+        page.goto(page.url.partition("#")[0] + f"#/{place}")
+        page.wait_for_timeout(100)
+        shown |= set(page.locator("#strip code, .empty .line code").all_inner_texts())
+        shown |= set(page.evaluate("[...document.querySelectorAll('[data-cli]')].map(one => one.dataset.cli)"))
+    verbs = {tuple(itertools.takewhile(VERB.fullmatch, shlex.split(line)[1:3])) for line in shown}
+    assert len(verbs) >= 12
+    for words in verbs:
+        told = platform.enisle(*words, "--help")
+        assert told.returncode == 0, (words, told.stderr)
 
 
 def test_everything_killed_at_once_leaves_nothing_blocked(shop: str, pages: tuple[Page, Page], platform: Up) -> None:

@@ -68,8 +68,8 @@ function declareDead(name) {
 }
 
 const VERBS = { running: ["pause", "stop"], paused: ["resume", "stop"] };
-const DOING = { pause: "Pausing", resume: "Resuming", stop: "Stopping", rm: "Removing" };
-const WARNINGS = { stop: "As by pulling the plug.", rm: "The machine and its memory are gone. This cannot be undone." };
+const DOING = { pause: "Pausing", resume: "Resuming", stop: "Stopping", remove: "Removing" };
+const WARNINGS = { stop: "It is asked to power off, then ended.", remove: "The machine and its memory are gone." };
 const size = (memory) => (Number.isFinite(memory) ? bytes(memory) : memory);
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
@@ -81,30 +81,35 @@ const MACHINE_COLUMNS = [
 	["", (one) => actions(one), { class: "acts" }],
 ];
 
-const actions = ({ name, state: word }) => [...(VERBS[word] ?? []), "rm"].map((verb) => button(verb === "rm" ? "Remove" : capital(verb), { key: verb, resource: `vm.${name}`, class: verb === "rm" && "danger-text", cli: line("vm", verb, name), onclick: () => change(name, verb) }));
+// A machine of the platform is changed by tasks; `enisle vm` is about machines without it.
+const submitLine = (name, verb) => line("task", "submit", `vm.${verb}@1`, `vm=${name}`, "--resource", `vm/${name}`);
+const tasksLine = (name) => line("task", "ls", "--resource", `vm/${name}`);
+
+const actions = ({ name, state: word }) => [...(VERBS[word] ?? []), "remove"].map((verb) => button(capital(verb), { key: verb, resource: `vm.${name}`, class: verb === "remove" && "danger-text", cli: submitLine(name, verb), onclick: () => change(name, verb) }));
 
 function change(name, verb) {
-	const words = line("vm", verb, name);
+	const words = submitLine(name, verb);
 	const text = `${DOING[verb]} ${name}`;
-	const run = () => (verb === "rm" ? call("DELETE", at`/v1/vms/${name}`) : call("POST", at`/v1/vms/${name}/${verb}`));
+	const run = () => (verb === "remove" ? call("DELETE", at`/v1/vms/${name}`) : call("POST", at`/v1/vms/${name}/${verb}`));
+	const label = capital(verb);
 	if (!WARNINGS[verb]) return act(text, words, run);
-	ask({ title: `${verb === "rm" ? "Remove" : "Stop"} ${name}?`, text: WARNINGS[verb], label: verb === "rm" ? "Remove" : "Stop", danger: true, line: () => words, run, done: (task) => started(text, words, task) });
+	ask({ title: `${label} ${name}?`, text: WARNINGS[verb], label, danger: true, line: () => words, run, done: (task) => started(text, words, task) });
 }
 
 export const machines = () =>
-	listView("Machines", line("vm", "ls"), () => [...store.vm.values()].sort((a, b) => a.name.localeCompare(b.name)), {
+	listView("Machines", line("task", "ls", "--routine", "vm.run"), () => [...store.vm.values()].sort((a, b) => a.name.localeCompare(b.name)), {
 		columns: MACHINE_COLUMNS,
-		row: ({ name }) => ({ key: name, opens: to("vms", name), resource: `vm.${name}`, cli: line("vm", "show", name) }),
+		row: ({ name }) => ({ key: name, opens: to("vms", name), resource: `vm.${name}`, cli: tasksLine(name) }),
 		filter: (one, text) => among(text, one.name, one.state, one.host),
-		lacking: ["No full machines", "Where a program needs a kernel of its own:", "enisle vm run --kernel vmlinuz --initrd initrd.gz --name web"],
+		lacking: ["No full machines", "Where a program needs a kernel of its own:", "enisle task submit vm.run@1 name=web 'configuration={\"kernel\":\"/boot/vmlinuz\"}' --resource vm/web"],
 	});
 
 export const machine = (name) => ({
 	title: name,
-	line: line("vm", "show", name),
+	line: tasksLine(name),
 	view() {
 		const one = store.vm.get(name);
-		if (!one) return absent("There is no such machine", "It was removed, or never made.", line("vm", "ls"));
+		if (!one) return absent("There is no such machine", "It was removed, or never made.", tasksLine(name));
 		const { name: _, state: word, host, memory, ...rest } = one;
 		return [
 			detailHead("vms", "Machines", name, word, `vm.${name}`, actions(one)),

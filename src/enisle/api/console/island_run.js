@@ -82,7 +82,7 @@ export function runPart(name) {
 			h("div", { key: "screen", opaque: true, mount: (node) => node.append(session.terminal.element) }),
 			prompt(session, one),
 			problemView(session.problem),
-			h("p.aside", "Plain words run as they stand; with ", h("code", "| > $ *"), " and the like a shell is asked. ↑ brings back what was typed."),
+			h("p.aside", "Plain words run as they stand; with ", h("code", "| > $ *"), " a shell is asked. ↑ recalls."),
 		],
 	};
 }

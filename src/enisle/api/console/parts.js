@@ -14,7 +14,7 @@ export const prose = (text) => String(text ?? "").split(/`([^`]+)`/).map((part, 
 export const link = (href, ...inside) => h("a", { href }, ...inside);
 export const button = (text, props) => h("button", { type: "button", ...props }, text);
 export const code = (text) => h("code", String(text));
-/** The column of a name that leads to its page, and others that many tables have. */
+/** Columns that many tables have. */
 export const nameColumn = (page) => ["Name", (one) => link(to(page, one.name), one.name), { class: "name" }];
 export const STATE = ["State", (one) => state(one.state)];
 export const HOST = ["Host", (one) => (one.host ? link(to("hosts", one.host), one.host) : "–"), { class: "minor" }];

@@ -75,6 +75,7 @@ class Store {
 			if (!this.#lastId) this.#seen = new Set();
 		};
 		document.addEventListener("visibilitychange", away);
+		away();
 		alive();
 		try {
 			await listen("/v1/events", this.#lastId ? { "Last-Event-ID": this.#lastId } : {}, stop.signal, opened, (event) => this.#take(event), alive);

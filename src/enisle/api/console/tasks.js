@@ -58,7 +58,7 @@ export function tasks() {
 			const names = [...new Set([...all.map((one) => routineName(one.routine)), ...(routine ? [routine] : [])])].sort();
 			return [
 				head("Tasks", h("select", { label: "Routine", onchange: ({ target }) => search({ routine: target.value }) }, h("option", { value: "" }, "all routines"), names.map((value) => h("option", { key: value, value, selected: value === routine }, value)))),
-				chips("States", Object.keys(STATES), (one) => one === word, (one) => search({ state: one === "all" ? "" : one }), resource && button(`${resource} ×`, { key: "drop", class: "filtered", onclick: () => search({ resource: "" }) })),
+				chips("States", Object.keys(STATES), (one) => one === word, (one) => search({ state: one === "all" ? "" : one }), resource && button(`${resource} ×`, { key: "drop", onclick: () => search({ resource: "" }) })),
 				shown.length ? table("Tasks", COLUMNS, shown.slice(0, SHOWN), ({ id }) => ({ key: id, opens: to("tasks", id), cli: line("task", "show", id) })) : all.length ? none("Nothing matches.") : absent("No tasks yet", "Everything the platform does is a task. Make an island and the first one appears:", "enisle island create web"),
 				shown.length > SHOWN ? none(`${shown.length - SHOWN} more match; narrow the filter.`) : null,
 				h("p.none", { key: "more" }, problemView(older.problem), button(older.busy ? "Looking…" : "Older tasks", { class: "quiet", disabled: older.busy || older.next === "", onclick: () => fetchOlder(older) })),
@@ -157,7 +157,7 @@ function steps(one) {
 		...(store.phases.get(one.id) ?? []).map(({ phase, attempt, at: when }) => [phase, when, again(attempt)]),
 		one.finished && [one.state, one.finished * 1000, one.started ? `took ${took(one)}` : "never started"],
 	].filter(Boolean);
-	return h("ol.steps", { label: "Phases" }, rows.map(([word, when, more], i) => h("li", { class: i === rows.length - 1 && !ended(one) ? "now" : null }, h("time", clockTime(when)), h("b", word), h("small", more))));
+	return h("ol.steps", { label: "Phases" }, rows.map(([word, when, more], i) => h("li", { class: i === rows.length - 1 && !ended(one) ? "now" : null }, h("time", clockTime(when)), h("span", word), h("small", more))));
 }
 
 function result(value) {

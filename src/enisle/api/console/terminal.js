@@ -8,7 +8,7 @@ const WIDTH = 4000;
 const DRAW_MS = 30;
 const ESCAPE = /\x1b\[([0-9;:?<=>]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()*+][0-9A-Za-z]|\x1b[@-Z\\^_=>78c]|[\x00-\x1f\x7f-\x9f]/g;
 const UNFINISHED = /\x1b(?:\[[0-9;:?<=>]{0,64}[ -/]{0,4}|\][^\x07\x1b]{0,512}|[()*+])?$/;
-const SWITCHES = { 1: ["bold", 1], 2: ["dim", 1], 3: ["italic", 1], 4: ["underline", 1], 7: ["inverse", 1], 22: ["bold dim"], 23: ["italic"], 24: ["underline"], 27: ["inverse"], 39: ["fore"], 49: ["back"] };
+const SWITCHES = { 1: ["bold", 1], 2: ["dim", 1], 4: ["underline", 1], 7: ["inverse", 1], 22: ["bold dim"], 24: ["underline"], 27: ["inverse"], 39: ["fore"], 49: ["back"] };
 const WAIT_S = 20;
 const PAUSE_MS = 250;
 const LOST_MS = 1000;
