@@ -54,14 +54,14 @@ def ours(guest: TestGuest) -> tuple[Row, Introspection]:
     began = time.perf_counter()
     session.processes()
     listing = time.perf_counter() - began
-    before = guest.ask()
+    before, seen = guest.ask(), session.processes().processes
     known = [fact for fact in session.kernel.facts if fact.value is not None]
     return {
         "facts": len(known),
         "offsets": sum(fact.kind == "offset" for fact in known),
         "exports": len(session.kernel.exports.by_name),
         "wrong": len(wrong_facts(session, guest.oracle)),
-        "differing": len(differing_tasks(session, before, guest.ask())),
+        "differing": len(differing_tasks(session, before, guest.ask(), seen)),
         "cold_s": cold,
         "ps_ms": 1000 * listing,
     }, session

@@ -3,7 +3,7 @@
 import socket
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import guests
 
 from bench.btf import Btf
 from enisle.errors import GuestError
-from enisle.introspect import Fact, Introspection, LiveGuest, ProcessorState
+from enisle.introspect import Fact, Introspection, LiveGuest, Process, ProcessorState
 from enisle.linuxvm import VirtualMachine, VmConfig
 
 BOOT = 240.0
@@ -144,11 +144,14 @@ def wrong_calls(session: Introspection, oracle: guests.Oracle) -> list[str]:
     return [name for name, number in CALLS.items() if symbols.get(f"__x64_sys_{name}") != [handlers[number]]]
 
 
-def differing_tasks(session: Introspection, before: guests.Oracle, after: guests.Oracle) -> list[str]:
-    """Return the threads that the two views tell differently; `before` and `after` are the guest's own."""
+def differing_tasks(
+    session: Introspection, before: guests.Oracle, after: guests.Oracle, seen: Sequence[Process] | None = None
+) -> list[str]:
+    """Return the threads that the two views tell differently; `before` and `after` are the guest's own, and `seen` was
+    listed between them (without it, now: a thread begun since `after` differs)."""
     ours = {
         thread.tid: (p.tgid, p.ppid, _name(thread.comm), p.credentials.uid, p.credentials.euid, len(p.threads))
-        for p in session.processes().processes
+        for p in (session.processes().processes if seen is None else seen)
         for thread in p.threads
     }
     views = [

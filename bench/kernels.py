@@ -90,8 +90,8 @@ def measure(guest: TestGuest, where: Path, rounds: int) -> Row:
         session.check()
     pauses = [max(pause.seconds for pause in each.pauses) for each in sessions[1:]]
     pauses += [pause.seconds for pause in session.pauses]
-    before = guest.ask()
-    differing = differing_tasks(session, before, guest.ask())
+    before, seen = guest.ask(), session.processes().processes
+    differing = differing_tasks(session, before, guest.ask(), seen)
     facts = [fact for fact in session.kernel.facts if fact.value is not None]
     wrong, wrong_alone = wrong_facts(session, oracle), wrong_facts(alone, oracle)
     symbols, exports = oracle.symbols(), session.kernel.exports.by_name
