@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from enisle.tasks.leases import ABANDONED_TTLS
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import Batch, plan
 from enisle.tasks.records import Assignment, Lock, Task
@@ -70,6 +71,9 @@ class Dispatcher:
         self._revisions: dict[str, int] = {}
         self._gone: deque[tuple[float, str, int]] = deque()
         self._gone_since: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
+        """When each host last renewed its lease."""
+        self._listened = 0.0
         self._busy: set[str] = set()
         self._flights: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
@@ -136,6 +140,7 @@ class Dispatcher:
     def _spare_hosts(self) -> None:
         """The engine was away: hosts could not renew their leases either, so let them before one is lost."""
         self._no_verdict_before = time.monotonic() + 2 * self._ttl_s
+        self._heard = dict.fromkeys(self._heard, time.monotonic())
 
     # ---- the picture -----------------------------------------------------------------------------------------------
 
@@ -195,8 +200,10 @@ class Dispatcher:
 
     def _learn_host(self, host: str, alive: bool) -> None:
         if alive:
+            self._heard[host] = time.monotonic()
             self._gone_since.pop(host, None)
         else:
+            self._heard.pop(host, None)
             self._gone_since.setdefault(host, time.monotonic())
         self.picture.put_host(host, alive)
 
@@ -205,6 +212,12 @@ class Dispatcher:
         now = time.monotonic()
         if now < self._no_verdict_before:
             return
+        if now - self._listened > ROUND_S:
+            self._listened = now
+            for host in list(self.picture.live):
+                # Its lease should have ended by itself; an engine that was killed has been seen to forget that.
+                if now - self._heard.setdefault(host, now) > ABANDONED_TTLS * self._ttl_s:
+                    self._learn_host(host, False)
         for host in self.picture.working_hosts():
             if host not in self.picture.live and now - self._gone_since.setdefault(host, now) >= LOSS_MARGIN_S:
                 self.picture.put_lost(host)

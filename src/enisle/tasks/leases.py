@@ -7,12 +7,17 @@ the holder stops before anybody else may begin. One event loop owns a lease.
 import asyncio
 import time
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from enisle.tasks.store import Change, Conflict, Entry, Unavailable, Value
 
 RENEWALS_PER_TTL = 3
 RENEWAL_S = 1.0
 """The longest time between two renewals: on a cluster the rest of a longer lease is for the election of a leader."""
+ABANDONED_TTLS = 2.5
+"""How many times its life a key must stand still before it is taken though the engine still has it."""
+SEEN: "WeakKeyDictionary[LeaseStore, dict[str, tuple[int, float]]]" = WeakKeyDictionary()
+"""Leases of others that were in the way: their revision, and since when it has been seen."""
 
 
 class LeaseStore(Protocol):
@@ -41,12 +46,24 @@ class RenewedLease:
     async def take(self) -> None:
         """Raises Conflict when another holds it, Unavailable."""
         now = await self._store.get_leader(self.key)
-        if now.value is not None:
+        if now.value is not None and not self._is_abandoned(now):
             raise Conflict(self.key, 0, now.revision)
         begin = time.monotonic()
         self._revision = await self._store.batch([Change(self.key, self.value, now.revision)], self.ttl_s)
         self._good_since = begin
         self._renewer = asyncio.create_task(self._renew(), name=f"lease {self.key}")
+
+    def _is_abandoned(self, entry: Entry) -> bool:
+        """Whether a key has stood still, before our eyes, for so long that its holder has given it up.
+
+        The engine ends it by itself; one that was killed has been seen to forget that.
+        """
+        seen = SEEN.setdefault(self._store, {})
+        revision, since = seen.get(self.key, (0, 0.0))
+        if revision != entry.revision:
+            seen[self.key] = entry.revision, time.monotonic()
+            return False
+        return time.monotonic() - since > ABANDONED_TTLS * self.ttl_s
 
     async def _renew(self) -> None:
         while not self.lost.is_set():

@@ -221,3 +221,27 @@ def test_a_clients_clock_that_is_an_hour_off_moves_no_deadline() -> None:
             assert (seen.order, seen.submitted, seen.deadline) == (7, now, pytest.approx(now + 30))
 
     asyncio.run(check())
+
+
+def test_a_lease_that_the_engine_forgot_to_end_stops_nothing_for_long() -> None:
+    """Keys of holders that are gone, and that do not expire: the dispatcher's, and a host's with a task on it."""
+
+    async def check() -> None:
+        store = MemoryStore()
+        tasks = Tasks(store)
+        await store.cas("lease.dispatcher", {"dispatcher": "gone"}, 0)
+        task = await tasks.submit(Request("a@1"))
+        dispatcher = Dispatcher(store, "d", ttl_s=0.3)
+        running = asyncio.create_task(dispatcher.run())
+        await until(lambda: dispatcher.leads)
+        await store.cas("host.h1", {"host": "h1"}, 0)
+        await until(lambda: dispatcher.picture.tasks.get(task.id, task).host == "h1")
+        other = await store.lease("host.h2", {"host": "h2"}, 0.3)
+        await until(lambda: dispatcher.picture.tasks[task.id].host == "h2")
+        assert other.held
+        assert store.now("host.h1").value is None
+        running.cancel()
+        await asyncio.wait([running])
+        await other.release()
+
+    asyncio.run(check())
