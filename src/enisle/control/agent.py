@@ -78,7 +78,7 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
         progress = await stack.enter_async_context(JetStream(joined.url, bucket=PROGRESS, **more))
         objects = Objects(await stack.enter_async_context(JetStream(joined.url, bucket=OBJECTS, **more)))
         questions = await stack.enter_async_context(Questions(joined.url, seed=joined.seed or None, ca=joined.ca))
-        hosting = Hosting(places, host, LiveBoard(progress, host), objects)
+        hosting = Hosting(places, host, LiveBoard(progress, host, lambda: progress.server), objects)
         routines = example_routines()
         IslandRoutines(hosting).add_to(routines)
         machines = VmRoutines(hosting)
