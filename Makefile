@@ -2,7 +2,8 @@
 BIN := .venv/bin
 SOURCES := src tests bench examples
 SOAKED := tests/unit/machine/test_replicas_random.py tests/machine tests/conformance/test_nodes.py tests/e2e/test_introspect.py tests/unit/introspect/test_windows.py \
-	tests/e2e/test_engine_power.py tests/e2e/test_engine_cluster.py tests/e2e/test_engine_cluster_platform.py
+	tests/e2e/test_engine_power.py tests/e2e/test_engine_cluster.py tests/e2e/test_engine_cluster_platform.py \
+	tests/e2e/test_tasks_faults.py tests/e2e/test_tasks_fastlane.py tests/e2e/test_api_events.py tests/e2e/test_api_description.py
 
 .PHONY: run test check bench soak kernels clean
 
@@ -26,6 +27,7 @@ soak: .venv/installed-dev
 	ENISLE_SOAK=1 $(BIN)/python -m pytest $(SOAKED)
 	$(BIN)/python -m bench.kernels $(MATRIX_ARGS)
 	$(BIN)/python -m bench.quiet
+	$(BIN)/python -m bench.soak_islands
 
 # Kernels for test guests, from the mirrors this machine uses; without KERNELS all of tools/kernels.toml.
 kernels: .venv/installed-run

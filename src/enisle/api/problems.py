@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from enisle.errors import EnisleError, GuestError, HostError, InvalidRequest, NotFound, StateError
-from enisle.tasks import Unavailable
+from enisle.tasks import KeyTaken, Overloaded, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("enisle.api")
@@ -75,9 +75,9 @@ def status_and_kind(error: EnisleError) -> tuple[int, str]:
     """Return the status an error is answered with, and the word that names it to programs."""
     if isinstance(error, HttpProblem):
         return error.status, HTTP_KINDS.get(error.status, "invalid-request")
-    if isinstance(error, InvalidRequest) and error.message == "the idempotency key is taken":
+    if isinstance(error, KeyTaken):
         return 422, "key-taken"
-    if isinstance(error, StateError) and type(error).__name__ == "Overloaded":
+    if isinstance(error, Overloaded):
         return 429, "too-many"
     for kind, status, word in KINDS:
         if isinstance(error, kind):

@@ -9,10 +9,10 @@ from enisle.tasks.admission import EngineAddress, admit_host, admitted, engine_a
 from enisle.tasks.agent import Agent, AgentStatistics
 from enisle.tasks.archive import Archive, Copy
 from enisle.tasks.buckets import CONTROL, OBJECTS, PROGRESS
-from enisle.tasks.client import Request, Tasks
+from enisle.tasks.client import KeyTaken, Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
-from enisle.tasks.fastlane import FastLane, Outcome
+from enisle.tasks.fastlane import FastLane, Outcome, Overloaded
 from enisle.tasks.history import History
 from enisle.tasks.identity import Identity, identity_of, new_identity
 from enisle.tasks.jetstream import JetStream
@@ -75,11 +75,13 @@ __all__ = [
     "Identity",
     "JetStream",
     "Journal",
+    "KeyTaken",
     "Lease",
     "Lock",
     "News",
     "Objects",
     "Outcome",
+    "Overloaded",
     "Picture",
     "Questions",
     "Request",

@@ -25,6 +25,10 @@ MAX_ATTEMPTS = 100
 MAX_DEADLINE_S = 30 * 86400.0
 
 
+class KeyTaken(InvalidRequest):
+    """An idempotency key stands for another request already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is asked for. `deadline_s` counts from the submission; 0: none. `key`: the same twice is one task."""
@@ -192,11 +196,11 @@ class Tasks(Operator):
 
 
 def _same(found: Task, wanted: Task) -> Task:
-    """Return the task an idempotency key stands for. Raises InvalidRequest when it was used for something else."""
+    """Return the task an idempotency key stands for. Raises KeyTaken when it was used for something else."""
     if found.digest == wanted.digest:
         return found
     why = f"task {found.id} was submitted with it for something else"
-    raise InvalidRequest("the idempotency key is taken", why, "use a key of its own")
+    raise KeyTaken("the idempotency key is taken", why, "use a key of its own")
 
 
 def _reason(why: object) -> str:

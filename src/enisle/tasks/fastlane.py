@@ -43,6 +43,10 @@ T = TypeVar("T")
 Handler = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 
+class Overloaded(StateError):
+    """The queue is full: later, or somewhere else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a call: its result, or why there is none. `runs`: how often it was begun, 2 or more: repeated."""
@@ -160,7 +164,7 @@ class FastLane:
         return call
 
     async def _put(self, subject: str, payload: bytes, identity: str) -> None:
-        """Store a message once, however often it is sent. Raises StateError when the queue is full, Unavailable."""
+        """Store a message once, however often it is sent. Raises Overloaded, Unavailable."""
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -169,7 +173,7 @@ class FastLane:
                 if not error:
                     return
                 if error.get("err_code") == FULL:
-                    raise StateError("the queue is full", f"{MAX_WAITING} calls wait", "try again in a moment")
+                    raise Overloaded("the queue is full", f"{MAX_WAITING} calls wait", "try again in a moment")
                 raise Unavailable("the engine does not take a call", error.get("description", ""), "see its log")
             except Unavailable:
                 if time.monotonic() > deadline:
