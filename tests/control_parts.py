@@ -84,11 +84,15 @@ class Platform:
     def logs(self) -> str:
         return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in self.places.directory.glob("*.log"))
 
+    def now(self, task: Task) -> Task:
+        """Return a task as the view was last told of it, as it was submitted until then."""
+        return self.view.tasks.get(task.id, task)
+
     async def end(self, submitting: Awaitable[Task], timeout_s: float = 20.0) -> Task:
         """Return a task at its end."""
         task = await submitting
-        await self.until(lambda: (seen := self.view.tasks.get(task.id)) and seen.finished, timeout_s)
-        return self.view.tasks[task.id]
+        await self.until(lambda: self.now(task).finished, timeout_s)
+        return self.now(task)
 
     async def done(self, submitting: Awaitable[Task], timeout_s: float = 20.0) -> Any:
         """Return a task's result; it must be done."""

@@ -81,7 +81,7 @@ async def test_an_island_is_made_used_stopped_started_and_removed(platform: Plat
     await platform.until(lambda: "island.web" in platform.view.locks)
     assert await ask.island_processes("web") is not None
     await platform.done(ask.stop_island("web", **WHO))
-    assert platform.view.tasks[sleeping.id].state is State.CANCELLED
+    assert platform.now(sleeping).state is State.CANCELLED
     assert (await ask.island("web", "default"))["state"] == "stopped"
     refused = await platform.end(ask.exec_island("web", ["true"], **WHO))
     assert refused.failure
@@ -138,8 +138,8 @@ async def test_an_agents_death_ends_no_command_and_each_is_done_once(platform: P
     assert keeper_pid(platform.islands()[0]) == before
     platform.start_agent()
     for task, text in ((older, "x\n"), (newer, "newer\n")):
-        await platform.until(lambda task=task: platform.view.tasks[task.id].finished, 25)
-        ended = platform.view.tasks[task.id]
+        await platform.until(lambda task=task: platform.now(task).finished, 25)
+        ended = platform.now(task)
         assert (ended.state, ended.attempt) == (State.DONE, 1), (ended.failure, platform.logs())
         assert ended.result["stdout"] == text
     assert keeper_pid(platform.islands()[0]) == before
@@ -157,8 +157,8 @@ async def test_a_keepers_death_is_the_islands_and_told_with_its_reason(platform:
     await platform.until(lambda: (told := platform.view.tasks.get(task.id)) and told.started)
     await asyncio.sleep(0.3)
     os.kill(keeper_pid(island), signal.SIGKILL)
-    await platform.until(lambda: platform.view.tasks[task.id].finished)
-    ended = platform.view.tasks[task.id]
+    await platform.until(lambda: platform.now(task).finished)
+    ended = platform.now(task)
     assert ended.state is State.FAILED
     assert ended.failure
     assert ended.failure.message == "the island web ended while the command ran"
@@ -187,13 +187,13 @@ async def test_cancelling_asks_then_kills_and_removes_what_is_half_made(platform
     await make(platform)
     gentle = await ask.exec_island("web", ["sh", "-c", "trap 'echo bye; exit 0' TERM; sleep 60 & wait"], **WHO)
     stubborn = await ask.exec_island("web", ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], **WHO)
-    await platform.until(lambda: all(platform.view.tasks[one.id].started for one in (gentle, stubborn)))
+    await platform.until(lambda: all(platform.now(one).started for one in (gentle, stubborn)))
     await asyncio.sleep(0.5)
     for task, least, most in ((gentle, 0, 2.0), (stubborn, 3.0, 7.0)):
         began = time.monotonic()
         await tasks.cancel(task.id, "enough")
-        await platform.until(lambda task=task: platform.view.tasks[task.id].finished)
-        assert platform.view.tasks[task.id].state is State.CANCELLED
+        await platform.until(lambda task=task: platform.now(task).finished)
+        assert platform.now(task).state is State.CANCELLED
         assert least <= time.monotonic() - began < most
     assert [text async for _, _, text in written(platform, gentle.id)] == [b"bye\n"]
     assert await ask.island_processes("web") == []
@@ -204,8 +204,8 @@ async def test_cancelling_asks_then_kills_and_removes_what_is_half_made(platform
         await tasks.cancel(coming.id, "not wanted")
     except StateError:
         return  # it was faster
-    await platform.until(lambda: platform.view.tasks[coming.id].finished)
-    if platform.view.tasks[coming.id].state is State.CANCELLED:
+    await platform.until(lambda: platform.now(coming).finished)
+    if platform.now(coming).state is State.CANCELLED:
         assert [path.name for path in platform.islands()] == ["web"]
         assert [one["name"] for one in await ask.islands("default")] == ["web"]
 
@@ -237,7 +237,7 @@ async def test_only_who_holds_an_island_acts_on_it_and_another_tenant_sees_nothi
     assert [path.name for path in platform.islands()] == ["web"]
     once = [await ask.create_island(IslandSpec(memory=SMALL), **WHO, key="one") for _ in range(2)]
     assert once[0].id == once[1].id
-    await platform.until(lambda: platform.view.tasks[once[0].id].finished)
+    await platform.until(lambda: platform.now(once[0]).finished)
 
 
 @on_a_platform

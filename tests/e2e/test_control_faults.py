@@ -170,18 +170,18 @@ def test_an_agent_that_slept_too_long_goes_on_where_it_was(tmp_path: Path) -> No
             await asyncio.sleep(0.3)
             agent = platform.processes["agent"]
             agent.send_signal(signal.SIGSTOP)
-            await platform.until(lambda: platform.view.tasks[task.id].state is State.INTERRUPTED, 10)
+            await platform.until(lambda: platform.now(task).state is State.INTERRUPTED, 10)
             waiting = await operations.exec_island("web", ["echo", "later"], **WHO)
             shown = await operations.island("web", "default")
             assert "is not connected" in shown["notes"][0]
             await platform.until(lambda: (told := platform.view.tasks.get(waiting.id)) and told.blocked)
-            blocked = platform.view.tasks[waiting.id].blocked
+            blocked = platform.now(waiting).blocked
             assert blocked
             assert blocked.resource == "host/h1"
             agent.send_signal(signal.SIGCONT)
             for one, text in ((task, "x\n"), (waiting, "later\n")):
-                await platform.until(lambda one=one: platform.view.tasks[one.id].finished)
-                ended = platform.view.tasks[one.id]
+                await platform.until(lambda one=one: platform.now(one).finished)
+                ended = platform.now(one)
                 assert (ended.state, ended.attempt) == (State.DONE, 1), (ended.failure, platform.logs())
                 assert ended.result["stdout"] == text
 

@@ -90,6 +90,8 @@ def _of_order(picture: Picture, assignment: Assignment, now: float) -> Batch | N
     task = picture.tasks.get(assignment.task)
     if task is None or task.state in ENDED:
         return order_gone(picture, assignment)  # an order nobody waits for
+    if task.state in WAITING:
+        return None  # we know of its order by a refusal, and of its start not yet: that news marks the order again
     if assignment.status != ASSIGNED:
         # Its host may have come back and been done before anybody looked: it ran on, then ended.
         running = task.on(Event.RESUME) if task.state is State.INTERRUPTED else task

@@ -245,6 +245,24 @@ def test_a_host_that_comes_back_with_its_work_done_ends_the_task() -> None:
     assert not world.picture.locks
 
 
+def test_an_order_whose_task_is_not_known_to_have_started_waits_for_that_news() -> None:
+    world = World(0)
+    world.submit((Resource("island", "a"),))
+    before = world.picture.tasks["t1"]
+    while world.picture.tasks["t1"].state is not State.RUNNING:
+        world.decide()
+    started = world.picture.tasks["t1"]
+    (key,) = world.picture.assignments
+    for told_first in (before, before.on(Event.BLOCK)):  # a refusal told of the order before the watch told of the task
+        world.picture.put_task("t1", told_first)
+        world.picture.put_order(key, replace(world.picture.assignments[key], status=FINISHED))
+        assert all(key not in dict(batch) for batch in plan(world.picture, world.now) if len(batch) == 1)
+    world.picture.put_task("t1", started)
+    while world.picture.assignments:
+        world.decide()
+    assert world.picture.tasks["t1"].state is State.DONE
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 30), st.lists(asked, min_size=1, max_size=12))
 def test_what_is_marked_is_all_there_is_to_do(seed: int, wishes: list[dict]) -> None:
