@@ -245,8 +245,9 @@ class Dispatcher:
             return
         batches = list(islice(plan(self.picture, self.now(), self._busy), room))
         for start in range(0, len(batches), TOGETHER):
-            group = batches[start : start + TOGETHER]
-            keys = {key for batch in group for key, _ in batch}
+            # The revisions this plan was made from: what is learned before a batch is sent must refuse it.
+            group = [self._changes(batch) for batch in batches[start : start + TOGETHER]]
+            keys = {change.key for changes in group for change in changes}
             self._busy |= keys
             flight = asyncio.create_task(self._fly(group), name="commit")
             self._flights.add(flight)
@@ -259,17 +260,20 @@ class Dispatcher:
         if not flight.cancelled() and (error := flight.exception()):
             self._broken = error
 
-    async def _fly(self, group: list[Batch]) -> None:
+    def _changes(self, batch: Batch) -> list[Change]:
+        return [Change(key, value, max(ABSENT, self._revisions.get(key, ABSENT))) for key, value in batch]
+
+    async def _fly(self, group: list[list[Change]]) -> None:
         """Commit what goes together, or each alone when another changed something in between."""
         try:
-            await self.commit([change for batch in group for change in batch])
+            await self._commit([change for changes in group for change in changes])
             self.batches += len(group)
         except Conflict as conflict:
             if len(group) == 1:
                 await self._look_again(conflict.key)
             else:
-                for batch in group:
-                    await self._fly([batch])
+                for changes in group:
+                    await self._fly([changes])
         except Unavailable:
             await asyncio.sleep(0.2)
 
@@ -285,7 +289,9 @@ class Dispatcher:
 
     async def commit(self, batch: Batch) -> int:
         """Make a batch real and take it into the picture. Raises Conflict, Unavailable."""
-        changes = [Change(key, value, max(ABSENT, self._revisions.get(key, ABSENT))) for key, value in batch]
+        return await self._commit(self._changes(batch))
+
+    async def _commit(self, changes: list[Change]) -> int:
         last = await self._store.batch(changes)
         self.commits += 1
         for offset, change in zip(range(len(changes) - 1, -1, -1), changes, strict=True):
