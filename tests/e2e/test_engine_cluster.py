@@ -122,14 +122,20 @@ async def publish(store: JetStream, key: str) -> dict[str, object]:
 
 
 async def missing(store: JetStream, load: Load) -> list[str]:
-    """Return the acknowledged keys that are not there as they were acknowledged."""
+    """Return the acknowledged keys that are not there as they were acknowledged, also when every replica is current.
+
+    A watch is served by one replica, which may be the one that was cut off and is still catching up.
+    """
     found: dict[str, int] = {}
-    async with asyncio.timeout(60):
-        async for entry in store.watch("res."):
-            if entry:
-                found[entry.key] = entry.revision
-                if entry.current:
-                    break
+    try:
+        async with asyncio.timeout(60):
+            async for entry in store.watch("res."):
+                if entry:
+                    found[entry.key] = entry.revision
+                    if entry.current and load.acknowledged.items() <= found.items():
+                        break
+    except TimeoutError:
+        pass  # what is not told by now is missing
     return [key for key, revision in load.acknowledged.items() if found.get(key) != revision]
 
 
