@@ -46,6 +46,7 @@ def _missing_command(*names: str) -> str | None:
 PROBES: dict[str, Callable[[], str | None]] = {
     "kvm": _missing_kvm,
     "root": _missing_root,
+    "network": lambda: _missing_command("ip"),
     "qemu": lambda: _missing_command("qemu-system-x86_64"),
     "browser": lambda: _missing_command("chromium", "chromium-browser", "google-chrome", "chrome"),
 }

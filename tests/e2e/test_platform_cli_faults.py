@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -202,7 +201,7 @@ def namespace(index: int) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("ip") is None, reason="ip is not installed")
+@pytest.mark.network
 def test_a_second_host_joins_over_tls_runs_islands_and_leaves(tmp_path: Path) -> None:
     with namespace(os.getpid() % 250) as (name, ours, _):
         ca, key = certificate(tmp_path, ours)

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -330,7 +329,7 @@ async def cut_off(parts: Platform, wire: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("ip") is None, reason="ip is not installed")
+@pytest.mark.network
 @pytest.mark.timeout(900 if SOAK else 90)
 def test_a_host_that_is_cut_off_stops_before_another_begins_and_tidies_up_when_it_is_back(tmp_path: Path) -> None:
     """Both agents come in as admitted hosts, over TLS; one has its wire cut."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from enisle.cli.following import Screen, detached, follow, interruptible
-from enisle.cli.output import mutter, plain, say
+from enisle.cli.output import mutter, plain, say, table
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import NO_QUERY, Door, Query
 from enisle.cli.task_drawing import Json, lasted, spent, title
@@ -141,6 +141,27 @@ def say_json(value: object) -> None:
     import json
 
     say(json.dumps(value) + "\n")
+
+
+def say_list(
+    options: PlatformOptions,
+    head: Sequence[str],
+    items: Sequence[Json],
+    row: Callable[[Json], Sequence[str]],
+    nothing: str,
+    name: str = "name",
+) -> int:
+    """Print items as was asked for: JSON, a name a line (-q), or a table; to a reader also that there are none."""
+    terminal = sys.stdout.isatty()
+    if options.json:
+        say_json(items)
+    elif options.quiet:
+        say("".join(f"{plain(item[name])}\n" for item in items))
+    elif items or not terminal:
+        say(table(head, [row(item) for item in items], terminal))
+    else:
+        say(f"{nothing}\n")
+    return 0
 
 
 def say_about(value: Mapping[str, Any]) -> None:

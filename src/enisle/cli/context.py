@@ -5,9 +5,9 @@ import sys
 from typing import Any
 
 from enisle.api import changed_contexts, find_context, load_contexts, require_context_name, use_context
-from enisle.cli.carrying import one_word, say_json
+from enisle.cli.carrying import one_word, say_json, say_list
 from enisle.cli.http_door import HttpDoor
-from enisle.cli.output import plain, say, table
+from enisle.cli.output import plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.errors import InvalidRequest
 
@@ -45,16 +45,7 @@ def ls(options: PlatformOptions) -> int:
     """Print a line for each context, without its token."""
     known = load_contexts()
     rows = [_shown(name, one, known["current"]) for name, one in sorted(known["contexts"].items())]
-    terminal = sys.stdout.isatty()
-    if options.json:
-        say_json(rows)
-    elif options.quiet:
-        say("".join(f"{plain(one['name'])}\n" for one in rows))
-    elif rows or not terminal:
-        say(table(HEAD, [_row(one) for one in rows], terminal))
-    else:
-        say("no platform is known: `enisle up` starts one\n")
-    return 0
+    return say_list(options, HEAD, rows, _row, "no platform is known: `enisle up` starts one")
 
 
 def _shown(name: str, one: dict[str, str], current: str) -> dict[str, Any]:

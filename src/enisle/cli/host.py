@@ -1,11 +1,10 @@
 """`enisle host`: the platform's hosts."""
 
-import sys
 import time
 from typing import Any
 
-from enisle.cli.carrying import names, one_word, say_about, say_json, segment
-from enisle.cli.output import plain, say, size, table
+from enisle.cli.carrying import names, one_word, say_about, say_json, say_list, segment
+from enisle.cli.output import plain, say, size
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.ps import age
 from enisle.cli.reach import Door
@@ -38,16 +37,8 @@ def host(options: PlatformOptions, door: Door) -> int:
 def ls(options: PlatformOptions, door: Door) -> int:
     """Print a line for each host."""
     items = door.ask("GET", "/v1/hosts")["items"]
-    terminal = sys.stdout.isatty()
-    if options.json:
-        say_json(items)
-    elif options.quiet:
-        say("".join(f"{plain(one['name'])}\n" for one in items))
-    elif items or not terminal:
-        say(table(HEAD, [row(one, time.time()) for one in items], terminal))
-    else:
-        say("no host has joined\n")
-    return 0
+    now = time.time()
+    return say_list(options, HEAD, items, lambda one: row(one, now), "no host has joined")
 
 
 def row(found: Json, now: float) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 import sys
 from typing import Any
 
-from enisle.cli.carrying import Wish, carry_out, names, one_word, say_about, say_json, segment
+from enisle.cli.carrying import Wish, carry_out, names, one_word, say_about, say_json, say_list, segment
 from enisle.cli.following import Screen, follow, interruptible
 from enisle.cli.island_exec import execute, run
 from enisle.cli.island_files import files
-from enisle.cli.output import plain, say, size, table
+from enisle.cli.output import plain, say, size
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.ps import LONGEST_PROGRAM, age
 from enisle.cli.reach import Door
@@ -103,16 +103,8 @@ def change(options: PlatformOptions, door: Door, method: str, verb: str, done: s
 def ls(options: PlatformOptions, door: Door) -> int:
     """Print a line for each island."""
     items = door.ask("GET", "/v1/islands")["items"]
-    terminal = sys.stdout.isatty()
-    if options.json:
-        say_json(items)
-    elif options.quiet:
-        say("".join(f"{plain(one['name'])}\n" for one in items))
-    elif items or not terminal:
-        say(table(HEAD, [row(one, not terminal) for one in items], terminal))
-    else:
-        say("there are no islands\n")
-    return 0
+    whole = not sys.stdout.isatty()
+    return say_list(options, HEAD, items, lambda one: row(one, whole), "there are no islands")
 
 
 def row(found: Json, whole: bool) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from enisle.cli.carrying import (
     one_word,
     say_about,
     say_json,
+    say_list,
     segment,
 )
 from enisle.cli.following import Screen, detached, follow, interruptible
@@ -61,17 +62,9 @@ def ls(options: PlatformOptions, door: Door) -> int:
         left = min(500, options.limit - len(items))
         page = door.ask("GET", "/v1/tasks", {**query, "limit": left} | ({"cursor": more} if more else {}))
         items, more = items + page["items"], page["next"]
-    terminal = sys.stdout.isatty()
-    if options.json:
-        say_json(items)
-    elif options.quiet:
-        say("".join(f"{plain(one['id'])}\n" for one in items))
-    elif items or not terminal:
-        now = time.time()
-        say(table(HEAD, [row(one, now, not terminal) for one in items], terminal))
-    else:
-        say("there is no such task\n" if query else "there are no tasks yet\n")
-    return 0
+    now, whole = time.time(), not sys.stdout.isatty()
+    nothing = "there is no such task" if query else "there are no tasks yet"
+    return say_list(options, HEAD, items, lambda one: row(one, now, whole), nothing, "id")
 
 
 def show(options: PlatformOptions, door: Door) -> int:

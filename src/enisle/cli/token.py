@@ -1,12 +1,11 @@
 """`enisle token`: who may use the platform, and for what."""
 
 import re
-import sys
 import time
 
-from enisle.cli.carrying import names, one_word, say_json
+from enisle.cli.carrying import names, one_word, say_json, say_list
 from enisle.cli.host import tell_done
-from enisle.cli.output import mutter, plain, say, table
+from enisle.cli.output import mutter, plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.task_drawing import Json
@@ -68,16 +67,7 @@ def seconds(word: str) -> float:
 def ls(options: PlatformOptions, door: Door) -> int:
     """Print a line for each token."""
     items = door.ask("GET", "/v1/tokens")["items"]
-    terminal = sys.stdout.isatty()
-    if options.json:
-        say_json(items)
-    elif options.quiet:
-        say("".join(f"{plain(one['id'])}\n" for one in items))
-    elif items or not terminal:
-        say(table(HEAD, [_row(one) for one in items], terminal))
-    else:
-        say("there are no tokens\n")
-    return 0
+    return say_list(options, HEAD, items, _row, "there are no tokens", "id")
 
 
 def _row(found: Json) -> tuple[str, ...]:

@@ -9,20 +9,20 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from enisle.control.answers import Answers
+from enisle.control.edge import run_part, say
 from enisle.control.hosting import Hosting as Hosting
 from enisle.control.hosting import facts
 from enisle.control.island_routines import IslandRoutines
 from enisle.control.live import LiveBoard
 from enisle.control.places import Places
 from enisle.control.vm_routines import VmRoutines
-from enisle.errors import EnisleError, HostError, StateError
+from enisle.errors import HostError, StateError
 from enisle.tasks import (
     CONTROL,
     OBJECTS,
@@ -85,7 +85,7 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
         machines.add_to(routines)
         found = await hosting.adopt()
         if found:
-            say(f"adopted {len(found)} islands: {', '.join(found[:20])}")
+            say("agent", f"adopted {len(found)} islands: {', '.join(found[:20])}")
         journal = stack.enter_context(Journal(places.journal(host)))
         await questions.serve(host, Answers(hosting).handlers())
         helpers = [asyncio.create_task(hosting.run()), asyncio.create_task(machines.run_telling())]
@@ -102,15 +102,8 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
 async def run_agent(places: Places, host: str, joined: Joined) -> None:
     """Be the agent of a host until cancelled. Raises EnisleError when it cannot."""
     async with hosting_of(places, host, joined) as (_, agent):
-        say(f"agent of host {host} runs")
+        say("agent", f"agent of host {host} runs")
         await agent.run()
-
-
-def say(line: str) -> None:
-    try:
-        os.write(2, f"agent: {line}\n".encode(errors="backslashreplace"))
-    except OSError:
-        pass  # a full disk: what is said is lost, what is done is not
 
 
 def main(state: str, words: list[str]) -> int:
@@ -122,21 +115,10 @@ def main(state: str, words: list[str]) -> int:
     places = Places(state)
 
     async def run() -> None:
-        loop, this = asyncio.get_running_loop(), asyncio.current_task()
-        assert this is not None
-        for signo in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signo, this.cancel)
         joined = read_joined(Path(asked.joined)) if asked.joined else Joined(places.read_engine_url())
         await run_agent(places, asked.host, joined)
 
-    try:
-        asyncio.run(run())
-    except asyncio.CancelledError:
-        return 0
-    except EnisleError as error:
-        say(str(error))
-        return error.exit_code
-    return 0
+    return run_part("agent", run)
 
 
 def read_joined(path: Path) -> Joined:

@@ -6,11 +6,11 @@ Several may run on one engine; the one with the lease leads. Its event loop owns
 import argparse
 import asyncio
 import os
-import signal
 import time
 from contextlib import AsyncExitStack
 from typing import Protocol
 
+from enisle.control.edge import run_part, say
 from enisle.control.places import Places
 from enisle.errors import EnisleError
 from enisle.tasks import (
@@ -86,7 +86,7 @@ class Adopter:
         try:
             await tasks.submit(request)
         except EnisleError as error:
-            say(str(error))
+            say("dispatcher", str(error))
 
 
 async def report(guard: StoreGuard) -> None:
@@ -95,7 +95,7 @@ async def report(guard: StoreGuard) -> None:
     while True:
         if guard.reason != said:
             said = guard.reason
-            say(f"decides nothing: {said}" if said else "decides")
+            say("dispatcher", f"decides nothing: {said}" if said else "decides")
         await asyncio.sleep(LOOK_S)
 
 
@@ -119,30 +119,9 @@ async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
             group.create_task(Adopter(store, view, dispatcher).run())
 
 
-def say(line: str) -> None:
-    try:
-        os.write(2, f"dispatcher: {line}\n".encode(errors="backslashreplace"))
-    except OSError:
-        pass  # a full disk: what is said is lost, what is done is not
-
-
 def main(state: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m enisle.control dispatcher")
     parser.add_argument("--accept-store", action="store_true")
     asked = parser.parse_args(words)
 
-    async def run() -> None:
-        loop, this = asyncio.get_running_loop(), asyncio.current_task()
-        assert this is not None
-        for signo in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signo, this.cancel)
-        await run_dispatcher(Places(state), asked.accept_store)
-
-    try:
-        asyncio.run(run())
-    except asyncio.CancelledError:
-        return 0
-    except EnisleError as error:
-        say(str(error))
-        return error.exit_code
-    return 0
+    return run_part("dispatcher", lambda: run_dispatcher(Places(state), asked.accept_store))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from enisle.control import edge
 from enisle.control.listening import check_address, check_engine, health, host_name, reached, remembered_port
 from enisle.control.parts import Part, python
 from enisle.control.places import Places, write_private
@@ -211,12 +212,8 @@ class Supervisor:
 
 
 def say(line: str) -> None:
-    """Write a line of the log."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    try:
-        os.write(2, f"{stamp} supervisor: {line}\n".encode(errors="backslashreplace"))
-    except OSError:
-        pass  # a full disk: what is said is lost, what is done is not
+    """Write a line of the log, with its time."""
+    edge.say(time.strftime("%Y-%m-%dT%H:%M:%SZ supervisor", time.gmtime()), line)
 
 
 def main(state: str) -> int:
