@@ -8,6 +8,7 @@ is its end and letting go; whoever acts carries a fencing token; what was acknow
 from enisle.tasks.admission import EngineAddress, admit_host, admitted, engine_address, expel_host
 from enisle.tasks.agent import Agent, AgentStatistics
 from enisle.tasks.archive import Archive, Copy
+from enisle.tasks.audit import ADDRESS, EVERY, act_fits, act_of, act_place, audit_record
 from enisle.tasks.buckets import CONTROL, OBJECTS, PROGRESS
 from enisle.tasks.client import KeyTaken, Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
@@ -44,9 +45,11 @@ from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailabl
 from enisle.tasks.view import View
 
 __all__ = [
+    "ADDRESS",
     "CHECKING",
     "CONTROL",
     "ENDED",
+    "EVERY",
     "EXCLUSIVE",
     "FAIL",
     "OBJECTS",
@@ -99,8 +102,12 @@ __all__ = [
     "Temporary",
     "Unavailable",
     "View",
+    "act_fits",
+    "act_of",
+    "act_place",
     "admit_host",
     "admitted",
+    "audit_record",
     "check_store",
     "engine_address",
     "example_routines",

@@ -132,12 +132,11 @@ class Archive:
         self._kept |= there
         tasks = [picture.tasks[one] for one in fresh if one not in there and one in picture.tasks]
         audits = list(dispatcher.audits.items())
-        for start in range(0, max(len(tasks), 1), TOGETHER):
-            part, told = tasks[start : start + TOGETHER], audits if not start else []
-            if part or told:
-                mark = await self._copy.add(part, told) if self._copy else 0
-                await asyncio.to_thread(self.history.add, part, told, mark)
-                self._kept.update(task.id for task in part)
+        for start in range(0, max(len(tasks), len(audits)), TOGETHER):
+            part, told = tasks[start : start + TOGETHER], audits[start : start + TOGETHER]
+            mark = await self._copy.add(part, told) if self._copy else 0
+            await asyncio.to_thread(self.history.add, part, told, mark)
+            self._kept.update(task.id for task in part)
         await self._delete(dispatcher, [key for key, _ in audits])
 
     def _due(self, dispatcher: Dispatcher) -> list[str]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks.audit import ADDRESS, EVERY, audit_record
 from enisle.tasks.history import History
 from enisle.tasks.names import require_routine, require_token, task_id
 from enisle.tasks.operator import Operator
 from enisle.tasks.records import EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Resource, Retry, Task
 from enisle.tasks.states import ENDED
-from enisle.tasks.store import ABSENT, Conflict, Store
+from enisle.tasks.store import ABSENT, Change, Conflict, Store
 from enisle.tasks.view import View
 
 MAX_RESOURCES = 64
@@ -65,7 +66,10 @@ class Request:
 
 
 class Tasks(Operator):
-    """The tasks of one tenant. With a `history` also what has left the store; a `view` makes waiting cheap."""
+    """The tasks of one tenant, or of EVERY one, to look at and to end.
+
+    With a `history` also what has left the store; a `view` makes waiting cheap.
+    """
 
     def __init__(
         self,
@@ -75,12 +79,15 @@ class Tasks(Operator):
         history: History | None = None,
         view: View | None = None,
     ) -> None:
-        self._store, self.tenant, self.actor = store, require_token("a tenant", tenant), actor
+        self._store, self.actor = store, actor
+        self.tenant = tenant if tenant == EVERY else require_token("a tenant", tenant)
         self._history, self._view = history, view
 
     async def submit(self, request: Request) -> Task:
         """Store the task and return it at once; with a key used before, the task of then. Raises InvalidRequest."""
         request.check()
+        if self.tenant == EVERY:
+            raise InvalidRequest("a task cannot belong to every tenant", "it belongs to one", "name the tenant")
         task = self._task_of(request)
         if request.key and (ended := await self._from_history(task.id)):
             return _same(ended, task)
@@ -114,13 +121,14 @@ class Tasks(Operator):
             deadline=now + request.deadline_s if request.deadline_s else 0.0,
             if_blocked=request.if_blocked,
             trace=uuid.uuid4().hex,
+            address=ADDRESS.get(),
         )
 
     async def get(self, task: str) -> Task:
         """Raises NotFound, also for another tenant's."""
         entry = await self._store.get_leader(f"task.{require_token('a task', task)}")
         found = Task.from_value(entry.value) if entry.value else await self._from_history(task)
-        if found is None or found.tenant != self.tenant:
+        if found is None or self.tenant not in (found.tenant, EVERY):
             raise NotFound(f"there is no task {task}", "", "`enisle task ls`")
         return found
 
@@ -189,7 +197,8 @@ class Tasks(Operator):
             why = _reason(why) or "no reason was given"
             wished = replace(found, cancel=why, order=found.order or entry.revision)
             try:
-                await self._store.cas(wished.key, wished.to_value(), entry.revision)
+                told = audit_record("cancel", self.actor, found.tenant, why, task=task, routine=found.routine)
+                await self._store.batch([Change(entry.key, wished.to_value(), entry.revision), Change(*told, 0)])
                 return wished
             except Conflict:
                 continue

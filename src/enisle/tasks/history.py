@@ -1,4 +1,4 @@
-"""What has ended, for thirty days: tasks and what operators did, in SQLite, quick to search by whoever asks.
+"""What has ended, for thirty days: tasks, and who did what, in SQLite, quick to search by whoever asks.
 
 Written by one process (`archive.py`), read by any. A database has lost nothing that its writer committed; one that was
 lost is filled again from the engine's copy. Methods block for a few milliseconds and may be called from any thread.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from enisle.errors import HostError
+from enisle.tasks.audit import EVERY, act_of, act_place
 from enisle.tasks.records import Task
 from enisle.tasks.store import Value
 
@@ -32,7 +33,16 @@ CREATE TABLE IF NOT EXISTS held (
 CREATE INDEX IF NOT EXISTS held_by ON held (id);
 CREATE TABLE IF NOT EXISTS audit (id TEXT PRIMARY KEY, at REAL, value TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS audit_by_time ON audit (at DESC);
+CREATE INDEX IF NOT EXISTS audit_by_actor ON audit (json_extract(value, '$.actor'), at DESC);
+CREATE INDEX IF NOT EXISTS audit_by_tenant ON audit (json_extract(value, '$.tenant'), at DESC);
+CREATE INDEX IF NOT EXISTS audit_by_act ON audit (json_extract(value, '$.act'), at DESC);
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+"""
+TENANTS = """
+WITH RECURSIVE each_one(tenant) AS (
+    SELECT min(tenant) FROM tasks
+    UNION ALL SELECT (SELECT min(tenant) FROM tasks WHERE tenant > each_one.tenant) FROM each_one WHERE tenant NOTNULL)
+SELECT tenant FROM each_one WHERE tenant NOTNULL
 """
 
 
@@ -76,7 +86,7 @@ class History:
                 held = [(task.tenant, one.name, task.submitted, task.id) for task in tasks for one in task.resources]
                 self._database.executemany("INSERT OR REPLACE INTO held VALUES (?,?,?,?)", held)
                 rows = [(name, float(value.get("at", 0)), json.dumps(value)) for name, value in audits]
-                self._database.executemany("INSERT OR REPLACE INTO audit VALUES (?,?,?)", rows)
+                self._database.executemany("INSERT OR IGNORE INTO audit VALUES (?,?,?)", rows)
                 if mark:
                     self._database.execute("INSERT OR REPLACE INTO marks VALUES ('copied', ?)", (mark,))
                 self._database.execute("COMMIT")
@@ -120,10 +130,25 @@ class History:
     def list(
         self, tenant: str, state: str = "", resource: str = "", routine: str = "", before: float = 0, limit: int = 50
     ) -> Sequence[Task]:
-        """Return tasks submitted before a moment (0: all), the latest first.
+        """Return tasks submitted before a moment (0: all), the latest first; of EVERY tenant, too.
 
         `resource` is `kind/id`; `routine` with its version, or without for all versions.
         """
+        found = [
+            row for one in self._these(tenant) for row in self._tasks_of(one, state, resource, routine, before, limit)
+        ]
+        found = sorted(found, key=lambda row: row[:2], reverse=True)[: max(1, min(MAX_PAGE, limit))]
+        return [Task.from_value(json.loads(row[2])) for row in found]
+
+    def _these(self, tenant: str) -> Sequence[str]:
+        """Return a tenant, or every one there is: an index has each tenant's tasks in their order, none has all."""
+        if tenant != EVERY:
+            return [tenant]
+        return [str(row[0]) for row in self._select(TENANTS)]
+
+    def _tasks_of(
+        self, tenant: str, state: str, resource: str, routine: str, before: float, limit: int
+    ) -> Sequence[tuple[Any, ...]]:
         limit = max(1, min(MAX_PAGE, limit))
         wheres, values = ["tasks.tenant = ?"], [tenant]
         if resource:
@@ -140,19 +165,71 @@ class History:
             wheres.append(f"{time_of}.submitted < ?")
             bound = [before]
         source = "held JOIN tasks ON tasks.id = held.id" if resource else "tasks"
-        rows = self._select(
-            f"SELECT value FROM {source} WHERE {' AND '.join(wheres)}"
+        return self._select(
+            f"SELECT {time_of}.submitted, tasks.id, value FROM {source} WHERE {' AND '.join(wheres)}"
             f" ORDER BY {time_of}.submitted DESC, {time_of}.id DESC LIMIT ?",
             *values,
             *bound,
             limit,
         )
-        return [Task.from_value(json.loads(row[0])) for row in rows]
 
-    def audit(self, limit: int = 100) -> Sequence[Value]:
-        """Return what operators did, the latest first."""
-        rows = self._select("SELECT value FROM audit ORDER BY at DESC LIMIT ?", max(1, min(MAX_PAGE, limit)))
-        return [json.loads(row[0]) for row in rows]
+    def audit(
+        self,
+        limit: int = 100,
+        *,
+        actor: str = "",
+        tenant: str = "",
+        act: str = "",
+        since: float = 0.0,
+        before: tuple[float, str] | None = None,
+    ) -> Sequence[Value]:
+        """Return who did what, the latest first, before a place (`audit.act_place`); submissions are `submitted`'s."""
+        wheres, values = ["at >= ?"], [since, *([before[0], *before] if before else [])]
+        if before:  # a range first: a comparison of rows alone finds no index
+            wheres.append("at <= ? AND (at, substr(id, 7)) < (?, ?)")
+        for name, wanted in (("actor", actor), ("tenant", tenant), ("act", act)):
+            if wanted:
+                wheres.append(f"json_extract(value, '$.{name}') = ?")
+                values.append(wanted)
+        rows = self._select(
+            f"SELECT id, value FROM audit WHERE {' AND '.join(wheres)} ORDER BY at DESC, id DESC LIMIT ?",
+            *values,
+            max(1, min(MAX_PAGE, limit)),
+        )
+        return [{"id": str(row[0]).removeprefix("audit."), **json.loads(row[1])} for row in rows]
+
+    def submitted(
+        self,
+        limit: int = 100,
+        *,
+        actor: str = "",
+        tenant: str = "",
+        since: float = 0.0,
+        before: tuple[float, str] | None = None,
+    ) -> Sequence[Value]:
+        """Return who submitted what, as `audit` returns the rest."""
+        limit = max(1, min(MAX_PAGE, limit))
+        wheres, values = ["submitted >= ?"], [since, *([before[0], *before] if before else [])]
+        if before:
+            wheres.append("submitted <= ? AND (submitted, 'submit-' || id) < (?, ?)")
+        if actor:
+            wheres.append("json_extract(value, '$.actor') = ?")
+            values.append(actor)
+        rows = [
+            row
+            for one in self._these(tenant or EVERY)
+            for row in self._select(
+                f"SELECT submitted, id, value FROM tasks WHERE tenant = ? AND {' AND '.join(wheres)}"
+                " ORDER BY submitted DESC, id DESC LIMIT ?",
+                one,
+                *values,
+                limit,
+            )
+        ]
+        rows.sort(key=lambda row: row[:2], reverse=True)
+        return sorted(
+            (act_of(Task.from_value(json.loads(row[2]))) for row in rows[:limit]), key=act_place, reverse=True
+        )
 
     def count(self) -> int:
         return self._select("SELECT count(*) FROM tasks")[0][0]

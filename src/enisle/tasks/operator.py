@@ -5,10 +5,10 @@ it to the history. One event loop owns it.
 """
 
 import time
-import uuid
 from dataclasses import replace
 
 from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks.audit import EVERY, audit_record
 from enisle.tasks.names import require_token
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import Batch, end
@@ -67,9 +67,7 @@ class Operator:
         return {"host": host, **value}
 
     def _audit(self, act: str, reason: str, **more: object) -> tuple[str, Value]:
-        now = time.time()
-        key = f"audit.{int(now * 1000):013x}-{uuid.uuid4().hex[:8]}"
-        return key, {"act": act, "reason": reason, "at": now, "actor": self.actor, "tenant": self.tenant, **more}
+        return audit_record(act, self.actor, self.tenant, reason, **more)
 
     async def _read_lock(self, picture: Picture, revisions: dict[str, int], resource: Resource) -> Lock:
         entry = await self._store.get_leader(resource.key)
@@ -89,7 +87,7 @@ class Operator:
         for holder in lock.holders:
             entry = await self._store.get_leader(f"task.{holder}")
             task = Task.from_value(entry.value) if entry.value else None
-            if task and task.tenant != self.tenant:
+            if task and self.tenant not in (task.tenant, EVERY):
                 raise NotFound(f"nothing of yours holds {resource.kind}/{resource.id}", "", "`enisle task ls`")
             if task is None or task.state not in HOLDING:
                 continue  # a lock that nobody holds: it only has to go

@@ -117,6 +117,8 @@ class Task:
     result: Any = None
     failure: Failure | None = None
     trace: str = ""
+    address: str = ""
+    """Where it was asked for."""
 
     @property
     def key(self) -> str:

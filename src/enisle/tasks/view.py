@@ -45,6 +45,8 @@ class View:
         self.tokens: dict[str, Value] = {}
         self.dead: dict[str, Value] = {}
         """Hosts an operator declared dead, and why."""
+        self.audits: dict[str, Value] = {}
+        """Who did what, by id, until the history has it."""
         self.subscriptions: set[Subscription] = set()
         self._revisions: dict[tuple[str, str], int] = {}
         self._gone: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -152,6 +154,7 @@ class View:
         if which == "store":
             if not self._current[which].is_set():
                 self._complete_since = self.revision
+            self.audits = {name: value for name, value in self.audits.items() if f"audit.{name}" in told}
             prefixes = {kind: prefix for prefix, kind in KINDS.items()}
             for kind, identity in list(self._revisions):
                 if f"{prefixes[kind]}.{identity}" not in told:
@@ -171,6 +174,10 @@ class View:
         self.revision = max(self.revision, entry.revision)
         kind = KINDS.get(prefix)
         if kind is None:
+            if prefix == "audit" and entry.value:
+                self.audits[identity] = entry.value
+            elif prefix == "audit":
+                self.audits.pop(identity, None)
             return
         if entry.revision <= max(self._revisions.get((kind, identity), 0), self._gone.get((kind, identity), 0)):
             return
