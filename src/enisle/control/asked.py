@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from enisle.control.shown import Json, host_json, island_json, vm_json
 from enisle.errors import NotFound, StateError
-from enisle.tasks import ENDED, Lock, Questions, Task
+from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Task
 
 LONGEST_WAIT_S = 20.0
 SIGHT_S = 0.5
@@ -49,21 +49,21 @@ class Looking:
     # ---- islands ---------------------------------------------------------------------------------------------------
 
     async def islands(self, tenant: str) -> list[Json]:
-        """Return a tenant's islands by name, those being made among them."""
+        """Return a tenant's islands by name, those being made among them; of EVERY tenant, too, as all looks here."""
         names = {key.partition(".")[2] for key in (*self._view.records, *self._view.live) if key.startswith("island.")}
         found = [self._island(name) for name in names] + self._coming(names)
-        return sorted((one for one in found if one["tenant"] == tenant), key=lambda one: one["name"])
+        return sorted((one for one in found if tenant in (one["tenant"], EVERY)), key=lambda one: one["name"])
 
     async def island(self, name: str, tenant: str) -> Json:
         """Raises NotFound, also for another tenant's."""
         key = f"island.{name}"
         if key in self._view.records or key in self._view.live:
             found = self._island(name)
-            if found["tenant"] == tenant:
+            if tenant in (found["tenant"], EVERY):
                 return found
         else:
             for one in self._coming(set()):
-                if one["name"] == name and one["tenant"] == tenant:
+                if one["name"] == name and tenant in (one["tenant"], EVERY):
                     return one
         raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
 
@@ -155,13 +155,13 @@ class Looking:
     async def vms(self, tenant: str = "default") -> list[Json]:
         keys = {key for key in (*self._view.records, *self._view.live) if key.startswith("vm.")}
         found = [self._vm(key.partition(".")[2]) for key in sorted(keys)]
-        return [one for one in found if one["tenant"] == tenant]
+        return [one for one in found if tenant in (one["tenant"], EVERY)]
 
     async def vm(self, name: str, tenant: str = "default") -> Json:
         key = f"vm.{name}"
         if key in self._view.records or key in self._view.live:
             found = self._vm(name)
-            if found["tenant"] == tenant:
+            if tenant in (found["tenant"], EVERY):
                 return found
         raise NotFound(f"there is no machine {name}", "", "`enisle vm ps`")
 
@@ -170,6 +170,16 @@ class Looking:
         record, live = view.records.get(key), view.live.get(key)
         told = record or live or {}
         return vm_json(name, record, live, view.locks.get(key), view.hosts.get(told.get("host", "")), time.time())
+
+    # ---- what a task may hold ----------------------------------------------------------------------------------------
+
+    async def require_own(self, resources: Iterable[Resource], tenant: str) -> None:
+        """Raises NotFound when one is an island or a machine of another tenant: it could be kept from its owner."""
+        looks = {"island": self._island, "vm": self._vm}
+        for one in resources:
+            there = one.name in self._view.records or one.name in self._view.live
+            if there and one.kind in looks and looks[one.kind](one.id)["tenant"] != tenant:
+                raise NotFound(f"there is no {one.kind} {one.id}", "", f"`enisle {one.kind} ls`")
 
     # ---- hosts -----------------------------------------------------------------------------------------------------
 

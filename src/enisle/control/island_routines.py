@@ -69,6 +69,15 @@ class IslandRoutines:
         routines.add("island.write@1", self.write, island=str, path=str, content=dict, mode=(int, False))
         routines.add("island.adopt@1", self.adopt, island=str)
 
+    def _held(self, context: Context, given: object, mode: str = "") -> str:
+        """As `held`; without a record this host knows whose an island is. Raises InvalidRequest, NotFound."""
+        name = held(context, "island", given, mode)
+        if f"island.{name}" not in context.records:
+            kept = self._hosting.client(name).spec()
+            if kept is not None and kept.get("tenant", "default") != context.tenant:
+                raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
+        return name
+
     # ---- life ------------------------------------------------------------------------------------------------------
 
     async def create(self, context: Context) -> Json:
@@ -123,7 +132,7 @@ class IslandRoutines:
         context.put_record("island", name, record | told)
 
     async def start(self, context: Context) -> Json:
-        name = held(context, "island", context.arguments["island"], EXCLUSIVE)
+        name = self._held(context, context.arguments["island"], EXCLUSIVE)
         record = self._recorded(context, name)
         spec = spec_of(context, record.get("configuration") or {}, record.get("program") or [], name)
         spec["created"] = record.get("created") or spec["created"]
@@ -140,7 +149,7 @@ class IslandRoutines:
         return _kept(await self._hosting.make(name, spec))
 
     async def stop(self, context: Context) -> Json:
-        name = held(context, "island", context.arguments["island"], EXCLUSIVE)
+        name = self._held(context, context.arguments["island"], EXCLUSIVE)
         client = self._hosting.client(name)
         context.progress(0.1, "stopping the island")
         await context.step("stop", lambda: self._hosting.stop(name, "", context.token))
@@ -150,7 +159,7 @@ class IslandRoutines:
         return {"name": name, "state": "stopped"}
 
     async def remove(self, context: Context) -> Json:
-        name = held(context, "island", context.arguments["island"], EXCLUSIVE)
+        name = self._held(context, context.arguments["island"], EXCLUSIVE)
         client = self._hosting.client(name)
         if client.alive and not context.arguments.get("force"):
             raise StateError(f"the island {name} is running", "", "stop it first, or force it")
@@ -162,13 +171,11 @@ class IslandRoutines:
 
     async def adopt(self, context: Context) -> Json:
         """Write the record of an island that was found running and has none."""
-        name = held(context, "island", context.arguments["island"], EXCLUSIVE)
+        name = self._held(context, context.arguments["island"], EXCLUSIVE)
         client = self._hosting.client(name)
         spec = client.spec()
         if spec is None:
             raise NotFound(f"there is no island {name} on this host", "", "")
-        if spec.get("tenant", "default") != context.tenant:
-            raise NotFound(f"there is no island {name}", "", "")
         if f"island.{name}" not in context.records:
             self._record(context, name, spec, client.about() or {}, "running" if client.alive else "stopped")
         return {"name": name}
@@ -183,7 +190,7 @@ class IslandRoutines:
 
     async def exec(self, context: Context) -> Json:
         given = context.arguments
-        name = held(context, "island", given["island"])
+        name = self._held(context, given["island"])
         asked: Json = {"argv": check_command(given["argv"]), "env": check_environment(given.get("env") or {})}
         asked |= {"cwd": given.get("cwd") or "", "timeout_s": float(given.get("timeout_s") or 0)}
         stdin = await self._hosting.content(given["stdin"]) if given.get("stdin") else b""
@@ -194,7 +201,7 @@ class IslandRoutines:
 
     async def write(self, context: Context) -> Json:
         given = context.arguments
-        name = held(context, "island", given["island"])
+        name = self._held(context, given["island"])
         content, path = await self._hosting.content(given["content"]), given["path"]
         if not path.startswith("/") or "\0" in path:
             raise InvalidRequest(f"the path {path!r:.200} is not absolute", "it is one of the island's", "")

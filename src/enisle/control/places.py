@@ -70,6 +70,10 @@ class Places:
     def islands(self, host: str) -> Path:
         return self.host(host) / "islands"
 
+    def images(self, host: str, tenant: str) -> Path:
+        """What a host's operator lets a tenant boot machines from: kernels, initial RAM file systems, disks."""
+        return self.host(host) / "images" / tenant
+
     def prepare(self) -> None:
         """Make the directory, or make it private. Raises HostError when it cannot be ours alone."""
         try:

@@ -3,6 +3,7 @@
 Paths are of the host that will run it, so nothing is looked up here. Pure. Raises InvalidRequest for what can never be.
 """
 
+import re
 import secrets
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,8 @@ MAX_WORDS, MAX_ENVIRONMENT = 32 << 10, 32 << 10
 ELSEWHERE = ("name", "program", "host")
 """Of a spec: what is no part of its configuration."""
 DEFAULT_TENANT = "default"
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+"""A file of a tenant's images, on the host that has them (`Places.images`)."""
 SHARING = ("root", "mounts", "network")
 """Of a configuration: what shows something of the host."""
 
@@ -170,19 +173,28 @@ def _check_texts(what: str, texts: list[str], limit: int) -> None:
 
 def check_vm(spec: VmSpec, tenant: str = DEFAULT_TENANT) -> None:
     """Raises InvalidRequest for a machine that no host can run, or that this tenant may not ask for."""
-    if tenant != DEFAULT_TENANT:
-        why = "a machine's files are the host's, which is not the tenant's"
-        raise InvalidRequest(f"the tenant {tenant} cannot run machines", why, "run an island")
     if spec.name:
         require_name("a machine", spec.name)
     if spec.host:
         require_token("a host", spec.host)
     if not spec.kernel:
         raise InvalidRequest("no kernel to boot", "a machine needs one", "name its file")
-    for path in (spec.kernel, spec.initrd, *spec.disks):
-        if path and not path.startswith("/"):
-            raise InvalidRequest(f"{path!r} is not an absolute path", "it is one of the host's", "begin it with /")
+    for path in filter(None, (spec.kernel, spec.initrd, *spec.disks)):
+        check_file(path, tenant)
     if spec.memory:
         parse_size(spec.memory)
     if spec.processors < 0:
         raise InvalidRequest(f"a machine cannot have {spec.processors} processors", "1 to 64", "")
+
+
+def check_file(path: str, tenant: str) -> None:
+    """Raises InvalidRequest for a file that this tenant may not boot from: a host's own files are not for everybody."""
+    if IMAGE.match(path.removesuffix(":rw").removesuffix(":ro")):
+        return
+    if tenant != DEFAULT_TENANT:
+        why = "a path is one of the host, which is not the tenant's"
+        raise InvalidRequest(f"the tenant {tenant} cannot name {path!r:.100}", why, "name a file of its images")
+    if not path.startswith("/"):
+        raise InvalidRequest(
+            f"{path!r:.100} is neither a path nor an image", "a path begins with /", "an image is a file name"
+        )

@@ -14,6 +14,7 @@ from typing import Any
 
 from enisle.control.commands import read_json, write_json
 from enisle.control.hosting import Hosting
+from enisle.control.images import vm_configuration
 from enisle.control.island_routines import held
 from enisle.control.wire import Json, raised
 from enisle.errors import HostError, NotFound, StateError
@@ -84,11 +85,13 @@ class VmRoutines:
         if f"vm.{name}" in context.records:
             raise StateError(f"there is a machine {name} already", "a name is one machine's", "choose another")
         configuration: Json = context.arguments["configuration"]
+        images = self._hosting.places.images(self._hosting.host, context.tenant)
+        made_of = await asyncio.to_thread(vm_configuration, configuration, context.tenant, images)
         told: Json = {"name": name, "tenant": context.tenant, "configuration": configuration, "task": context.task}
         told |= {"created": time.time(), "host": context.host}
         context.on_cancel(lambda: self._discard(name))
         context.progress(0.05, "starting the machine")
-        found: Json = await context.step("run", lambda: self._start(name, told))
+        found: Json = await context.step("run", lambda: self._start(name, told, made_of))
         self._record(context, name, told, found)
         return {
             "name": name,
@@ -97,7 +100,7 @@ class VmRoutines:
             "notes": found.get("notes", []),
         }
 
-    async def _start(self, name: str, told: Json) -> Json:
+    async def _start(self, name: str, told: Json, made_of: Json) -> Json:
         mark = read_json(str(self._mark(name)))
         if (mark or {}).get("task") != told["task"] and (await work("status", names=[name]))[name] is not None:
             raise StateError(f"there is a machine {name} on this host", "it is not the platform's", "`enisle vm ps`")
@@ -105,7 +108,7 @@ class VmRoutines:
         if not write_json(str(self._mark(name)), told):
             raise HostError(f"cannot write to {self._marks}", "its disk takes no more", "make room on that disk")
         try:
-            found: Json = await work("run", name=name, configuration=told["configuration"])
+            found: Json = await work("run", name=name, configuration=made_of)
         except Exception:
             self._mark(name).unlink(missing_ok=True)
             raise
@@ -133,7 +136,7 @@ class VmRoutines:
 
     async def _change(self, context: Context, action: str, phase: str) -> Json:
         name = held(context, "vm", context.arguments["vm"], EXCLUSIVE)
-        mark = self._require(name)
+        mark = self._require(name, context)
         context.progress(0.1, phase)
         found: Json = await context.step(action, lambda: work(action, name=name))
         record = {**mark, **context.records.get(f"vm.{name}", {}), **found}
@@ -145,7 +148,8 @@ class VmRoutines:
         name = held(context, "vm", context.arguments["vm"], EXCLUSIVE)
         force = bool(context.arguments.get("force"))
         context.progress(0.1, "removing the machine")
-        if self._mark(name).exists():  # another's machine of that name stays
+        if self._mark(name).exists():  # a machine of that name that is not the platform's stays
+            self._require(name, context)
             await context.step("remove", lambda: work("remove", name=name, force=force))
         await self._forget(name)
         context.put_record("vm", name, None)
@@ -153,13 +157,14 @@ class VmRoutines:
 
     async def look(self, context: Context) -> Json:
         name = held(context, "vm", context.arguments["vm"])
-        self._require(name)
+        self._require(name, context)
         context.progress(0.0, f"looking: {context.arguments['view'][:40]}")
         return await work("look", name=name, view=context.arguments["view"])
 
-    def _require(self, name: str) -> Json:
+    def _require(self, name: str, context: Context) -> Json:
+        """Return what is known here of a machine: whose it is, too, whatever became of its record."""
         mark = read_json(str(self._mark(name)))
-        if mark is None:
+        if mark is None or mark.get("tenant", "default") != context.tenant:
             raise NotFound(f"there is no machine {name} on this host", "", "`enisle vm ps`")
         return mark
 
