@@ -5,7 +5,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,19 @@ from enisle.api.server import bind, make_server, serving, url_of
 from enisle.api.services import Health, Services
 from enisle.api.tokens import TokenBook
 from enisle.errors import NotFound, StateError
-from enisle.tasks import Agent, Context, Dispatcher, Journal, Request, Resource, Task, Tasks, View, example_routines
+from enisle.tasks import (
+    EVERY,
+    Agent,
+    Context,
+    Dispatcher,
+    Journal,
+    Request,
+    Resource,
+    Task,
+    Tasks,
+    View,
+    example_routines,
+)
 from memory_store import MemoryStore
 
 LOCAL = "enisle_local_" + "t" * 43
@@ -36,13 +48,18 @@ class SmallHistory:
         mine = [
             task
             for task in self.kept.values()
-            if task.tenant == tenant
+            if tenant in (task.tenant, EVERY)
             and (not state or task.state == state)
             and (not routine or task.routine == routine)
             and (not before or task.submitted <= before)
             and (not resource or any(f"{one.kind}/{one.id}" == resource for one in task.resources))
         ]
         return sorted(mine, key=lambda task: task.submitted, reverse=True)[:limit]
+
+    def audit(self, limit: int = 100, **asked: Any) -> Sequence[Any]:
+        return []
+
+    submitted = audit
 
 
 class SmallTasks(Tasks):
@@ -77,11 +94,17 @@ class SmallOperations:
         return await self._tasks(tenant, actor).submit(request)
 
     async def islands(self, tenant: str) -> list[Any]:
-        return [self._shown(key) for key, record in sorted(self._view.records.items()) if record["tenant"] == tenant]
+        records = sorted(self._view.records.items())
+        return [self._shown(key) for key, record in records if tenant in (record["tenant"], EVERY)]
+
+    async def require_own(self, resources: Iterable[Resource], tenant: str) -> None:
+        for one in resources:
+            if self._view.records.get(one.name, {}).get("tenant", tenant) != tenant:
+                raise NotFound(f"there is no {one.kind} {one.id}", "", "")
 
     async def island(self, name: str, tenant: str) -> Any:
         record = self._view.records.get(f"island.{name}")
-        if record is None or record["tenant"] != tenant:
+        if record is None or tenant not in (record["tenant"], EVERY):
             raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
         return self._shown(f"island.{name}")
 

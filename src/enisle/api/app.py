@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,18 +18,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enisle.api import schemas
 from enisle.api.decode import read_json, read_name, read_query
 from enisle.api.follow import Follower
 from enisle.api.lines import LINES
 from enisle.api.on_tokens import sign_in_by_address
 from enisle.api.openapi import description
 from enisle.api.problems import HttpProblem, answer, encode
-from enisle.api.schemas import Asked
 from enisle.api.services import Services
 from enisle.api.static import SECURITY, Static
 from enisle.api.table import OPEN, Answer, Call, Line
 from enisle.api.tokens import Principal
 from enisle.errors import HostError, NotFound
+from enisle.tasks import ADDRESS
 
 NOBODY = Principal("", "default", frozenset())
 MAX_KEY = 200
@@ -44,6 +46,7 @@ class Operations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
+        ADDRESS.set(request.client.host if request.client else "")
         status: list[int] = []
         began = time.perf_counter()
         response = await self._answer(request)
@@ -75,13 +78,27 @@ class Operations:
         if line.scope != OPEN and (trouble := services.safe_mode()):
             raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
-        query: Any = read_query(request, line.query)
+        query = read_query(request, line.query, *line.further)
+        for within in (schemas.InTenant, schemas.InTenants):
+            if within in query:
+                principal = acting_in(query[within].tenant, principal)
         if len(request.headers.get("idempotency-key", "")) > MAX_KEY:
             raise HttpProblem(400, "the idempotency key is too long", f"at most {MAX_KEY} characters", "")
         body: Any = None
-        if line.body is not None and issubclass(line.body, Asked):
+        if line.body is not None and issubclass(line.body, schemas.Asked):
             body = await read_json(request, line.body)
-        return Call(request, services, self._follower, principal, path, query, body)
+        wait = query[schemas.Waiting].wait if schemas.Waiting in query else 0.0
+        return Call(request, services, self._follower, principal, path, query[line.query], body, wait)
+
+
+def acting_in(tenant: str, principal: Principal) -> Principal:
+    """Return who asks, in the tenant that was named. Raises HttpProblem 403 for who may not act there."""
+    if tenant in ("", principal.tenant):
+        return principal
+    if "admin" not in principal.scopes:
+        why = f"{principal.actor} is of the tenant {principal.tenant}"
+        raise HttpProblem(403, "another tenant needs the scope admin", why, "leave the tenant out")
+    return msgspec.structs.replace(principal, tenant=tenant)
 
 
 def make_app(services: Services) -> Starlette:
@@ -95,7 +112,8 @@ def make_app(services: Services) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
-        running = [asyncio.create_task(follower.run()), asyncio.create_task(services.book.run())]
+        parts = (follower.run(), services.book.run(), services.book.keep_used())
+        running = [asyncio.create_task(part) for part in parts]
         for one in running:
             services.depend_on(one)
         try:

@@ -2,9 +2,11 @@
 
 A cookie is only believed for a change when the page that sends it can set a header (`X-Enisle: 1`), which no form of
 another site can, and when its Origin is ours. Only known names are answered to: a name that another site points at us
-(DNS rebinding) is not among them. Failures are counted by address; what is valid passes always.
+(DNS rebinding) is not among them. Failures are counted by address, and the first and the last of a row are told in the
+audit; what is valid passes always.
 """
 
+import contextlib
 import ipaddress
 import socket
 import time
@@ -14,12 +16,15 @@ from starlette.requests import HTTPConnection, Request
 
 from enisle.api.problems import HttpProblem
 from enisle.api.tokens import Principal, TokenBook
+from enisle.errors import EnisleError
 
 COOKIE = "enisle"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_FAILURES = 20
 WINDOW_S = 60.0
 REMEMBERED = 4096
+MAX_TOLD = 60
+"""Refusals that the audit is told of within a minute, whoever many there are that try."""
 
 
 class Failures:
@@ -32,19 +37,34 @@ class Failures:
         began, count = self._counts.get(address, (0.0, 0))
         return count >= MAX_FAILURES and time.monotonic() - began < WINDOW_S
 
-    def add(self, address: str) -> None:
+    def left_s(self, address: str) -> float:
+        """Return how long an address has to wait that failed too often."""
+        return max(1.0, self._counts.get(address, (0.0, 0))[0] + WINDOW_S - time.monotonic())
+
+    def add(self, address: str) -> int:
+        """Count a failure; return how many that makes."""
         now = time.monotonic()
         began, count = self._counts.pop(address, (now, 0))
-        self._counts[address] = (now, 1) if now - began >= WINDOW_S else (began, count + 1)
+        began, count = (now, 1) if now - began >= WINDOW_S else (began, count + 1)
+        self._counts[address] = (began, count)
         while len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)
+        return count
+
+
+def neighbourhood(address: str) -> str:
+    """Return what one client can choose its addresses from: in IPv6 that is a /64 at least (RFC 6177)."""
+    try:
+        return str(ipaddress.ip_network((address, 64), strict=False)) if ":" in address else address
+    except ValueError:
+        return address
 
 
 class Guard:
     """Checks every request of an app."""
 
     def __init__(self, book: TokenBook, names: tuple[str, ...] = ()) -> None:
-        self.book, self.failures = book, Failures()
+        self.book, self.failures, self._told = book, Failures(), Failures()
         self._names = frozenset({"localhost", socket.gethostname().lower(), *(name.lower() for name in names)})
 
     def require_our_name(self, connection: HTTPConnection) -> None:
@@ -78,11 +98,11 @@ class Guard:
         secret = secret.strip()
         address = request.client.host if request.client else ""
         if secret:
-            limited = self.failures.too_many(address)
+            limited = self.failures.too_many(neighbourhood(address))
             found = self.book.find_known(secret) if limited else await self.book.find(secret)
             if found:
                 return found, by_cookie
-            self.fail(address)
+            await self.fail(address, "a token that is not valid")
         raise HttpProblem(
             401,
             "this needs a token" if not secret else "this token is not valid",
@@ -91,11 +111,16 @@ class Guard:
             {"WWW-Authenticate": 'Bearer realm="enisle"'},
         )
 
-    def fail(self, address: str) -> None:
-        """Count a failure. Raises HttpProblem 429 when there were too many."""
-        if self.failures.too_many(address):
-            raise HttpProblem(429, "too many failures", f"{MAX_FAILURES} within a minute", "wait a minute")
-        self.failures.add(address)
+    async def fail(self, address: str, what: str) -> None:
+        """Count a failure, and tell the audit. Raises HttpProblem 429 when there were too many."""
+        near = neighbourhood(address)
+        if self.failures.too_many(near):
+            wait = {"Retry-After": f"{self.failures.left_s(near):.0f}"}
+            raise HttpProblem(429, "too many failures", f"{MAX_FAILURES} within a minute", "wait a minute", wait)
+        count = self.failures.add(near)
+        if count in (1, MAX_FAILURES) and self._told.add("") <= MAX_TOLD:
+            with contextlib.suppress(EnisleError):  # the engine is away: that it was wrong does not depend on it
+                await self.book.note("refused", "", "", what, failures=count)
 
     def _require_our_page(self, request: Request) -> None:
         origin = request.headers.get("origin")

@@ -64,13 +64,20 @@ def read_name(what: str, text: str) -> str:
     raise InvalidRequest(f"{what} cannot be {shown}", "it has 1 to 64 letters, digits, - and _", "see the list of them")
 
 
-def read_query(request: Request, kind: type[Read]) -> Read:
-    """Return the query's parameters as `kind`. Raises InvalidRequest."""
+def read_query(request: Request, kind: type[Any], *further: type[msgspec.Struct]) -> dict[type[Any], Any]:
+    """Return the query's parameters, by the structures that have them: `kind` all but what is of `further`.
+
+    Raises InvalidRequest.
+    """
     pairs = request.query_params.multi_items()
     given = dict(pairs)
     if len(given) < len(pairs):
         raise InvalidRequest("a parameter is given twice", "the query repeats a name", "give it once")
-    return convert(given, kind, "the query")
+    found: dict[type[Any], Any] = {}
+    for one in further:
+        own = {name: given.pop(name) for name in one.__struct_fields__ if name in given}
+        found[one] = convert(own, one, "the query")
+    return found | {kind: convert(given, kind, "the query")}
 
 
 def convert(given: dict[str, Any], kind: type[Read], what: str) -> Read:

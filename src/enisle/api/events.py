@@ -13,7 +13,7 @@ from typing import Any
 
 from enisle.api.problems import encode
 from enisle.api.services import Json, News, Services, Viewing
-from enisle.api.shapes import lock_json, progress_json, seen, waiting_for
+from enisle.api.shapes import is_of, lock_json, progress_json, seen, waiting_for
 from enisle.api.sse import event
 from enisle.errors import EnisleError, InvalidRequest, NotFound
 
@@ -71,7 +71,7 @@ class Waiting:
 
 
 class Events:
-    """The events of one tenant for one reader."""
+    """The events of one tenant, or of EVERY one, for one reader."""
 
     def __init__(self, services: Services, tenant: str, since: int | None, reset: bool) -> None:
         self._services, self._view, self._tenant = services, services.view, tenant
@@ -136,16 +136,15 @@ class Events:
         view = self._view
         if news.kind == "task":
             task = view.tasks.get(news.id)
-            mine = task is not None and task.tenant == self._tenant
-            if task is not None and mine:
-                self._tell("task", news.id, seen(view, task), news.revision, False)
+            if task is not None and is_of(task, self._tenant):
+                self._tell("task", news.id, seen(view, task, self._tenant), news.revision, False)
                 for one in task.resources:
                     self._dirty[one.kind, one.id] = news.revision
             elif task is None:
                 self._tell("task", news.id, None, news.revision, False)
         elif news.kind == "progress":
             task = view.tasks.get(news.id)
-            if task is not None and task.tenant == self._tenant:
+            if is_of(task, self._tenant):
                 self._tell("progress", news.id, progress_json(view.progress.get(news.id)), 0)
         elif news.kind == "host":
             self._dirty["host", news.id] = news.revision
@@ -177,8 +176,7 @@ class Events:
         self._tell("lock", key, value, revision)
 
     def _is_mine(self, identity: str) -> bool:
-        task = self._view.tasks.get(identity)
-        return task is not None and task.tenant == self._tenant
+        return is_of(self._view.tasks.get(identity), self._tenant)
 
     async def _find(self, kind: str, identity: str) -> Json | None:
         operations = self._services.operations

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp
 
-from enisle.api import on_hosts, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
+from enisle.api import on_audit, on_hosts, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
 from enisle.api.events import Events, read_position
 from enisle.api.sse import EventStream, with_heartbeats
 from enisle.api.table import OPEN, Call, Line
@@ -22,17 +22,17 @@ TASKS = (
     Line("POST", "/v1/tasks", on_tasks.submit, "Submit a task", WRITE, schemas.Task, 202, body=schemas.TaskRequest, keyed=True, problems=(404, 409, 429)),
     Line("GET", "/v1/tasks", on_tasks.index, "List tasks, newest first", READ, schemas.TaskPage, query=schemas.TaskFilter),
     Line("GET", "/v1/tasks/{task}", on_tasks.show, "Show a task; may wait for its end", READ, schemas.Task, query=schemas.Wait, problems=(404,)),
-    Line("POST", "/v1/tasks/{task}/cancel", on_tasks.cancel, "Ask for the end of a task", WRITE, schemas.Task, 202, body=schemas.Why, problems=(404, 409)),
+    Line("POST", "/v1/tasks/{task}/cancel", on_tasks.cancel, "Ask for the end of a task", WRITE, schemas.Task, 202, body=schemas.Why, problems=(404, 409), anywhere=True),
     Line("POST", "/v1/tasks/{task}/retry", on_tasks.retry, "Submit an ended task again", WRITE, schemas.Task, 202, body=schemas.Nothing, problems=(404, 409)),
     Line("GET", "/v1/tasks/{task}/output", outputs.of_task, "Output of a task's command", READ, schemas.Output, query=schemas.OutputQuery, also=STREAM, problems=(404, 409)),
     Line("GET", "/v1/routines", on_tasks.routines, "What can be run", READ, schemas.RoutineList),
     Line("GET", "/v1/resources", on_tasks.resources, "Resources in use, and who waits for them", READ, schemas.ResourceList),
-    Line("POST", "/v1/resources/{kind}/{id}/unlock", on_tasks.unlock, "Unlock a resource, as an operator", ADMIN, schemas.Freed, body=schemas.Reason, problems=(404, 409)),
+    Line("POST", "/v1/resources/{kind}/{id}/unlock", on_tasks.unlock, "Unlock a resource, as an operator", ADMIN, schemas.Freed, body=schemas.Reason, problems=(404, 409), anywhere=True),
 )  # fmt: skip
 
 ISLANDS = (
     Line("POST", "/v1/islands", on_islands.create, "Make an island", WRITE, schemas.Task, 202, body=schemas.IslandRequest, keyed=True, problems=(404, 409, 429)),
-    Line("GET", "/v1/islands", on_islands.index, "List islands", READ, schemas.Islands),
+    Line("GET", "/v1/islands", on_islands.index, "List islands", READ, schemas.Islands, query=schemas.ThingFilter),
     Line("GET", "/v1/islands/{name}", on_islands.show, "Show an island", READ, schemas.Island, problems=(404,)),
     Line("DELETE", "/v1/islands/{name}", on_islands.remove, "Remove an island", WRITE, schemas.Task, 202, query=schemas.Force, keyed=True, problems=(404, 409)),
     Line("POST", "/v1/islands/{name}/exec", on_islands.run, "Run a command in an island", WRITE, schemas.Task, 202, body=schemas.ExecRequest, keyed=True, problems=(404, 409, 429)),
@@ -48,7 +48,7 @@ ISLANDS = (
 
 VMS = (
     Line("POST", "/v1/vms", on_vms.run, "Run a machine", WRITE, schemas.Task, 202, body=schemas.VmRequest, keyed=True, problems=(404, 409, 429)),
-    Line("GET", "/v1/vms", on_vms.index, "List machines", READ, schemas.Vms),
+    Line("GET", "/v1/vms", on_vms.index, "List machines", READ, schemas.Vms, query=schemas.ThingFilter),
     Line("GET", "/v1/vms/{name}", on_vms.show, "Show a machine", READ, schemas.Vm, problems=(404,)),
     Line("DELETE", "/v1/vms/{name}", on_vms.remove, "Remove a machine", WRITE, schemas.Task, 202, keyed=True, problems=(404, 409)),
     Line("POST", "/v1/vms/{name}/stop", on_vms.stop, "Stop a machine", WRITE, schemas.Task, 202, body=schemas.Nothing, keyed=True, problems=(404, 409)),
@@ -63,6 +63,8 @@ PLATFORM = (
     Line("POST", "/v1/hosts", on_hosts.join, "Let a host join", JOIN, schemas.Joined, 201, body=schemas.HostRequest, problems=(409,)),
     Line("POST", "/v1/hosts/{name}/declare-dead", on_hosts.declare_dead, "Give up a host, as an operator", ADMIN, schemas.Given, body=schemas.Reason, problems=(404, 409)),
     Line("DELETE", "/v1/hosts/{name}", on_hosts.remove, "Take a host's key away", ADMIN, None, 204, problems=(404, 409)),
+    Line("GET", "/v1/audit", on_audit.index, "Who did what, the latest first", ADMIN, schemas.Acts, query=schemas.AuditFilter),
+    Line("GET", "/v1/version", on_hosts.version, "What the platform is", READ, schemas.Version),
     Line("GET", "/v1/tokens", on_tokens.index, "List tokens", ADMIN, schemas.TokenList),
     Line("POST", "/v1/tokens", on_tokens.create, "Make a token; its secret is shown once", ADMIN, schemas.TokenEntry, 201, body=schemas.TokenRequest),
     Line("DELETE", "/v1/tokens/{token}", on_tokens.revoke, "Revoke a token", ADMIN, None, 204, problems=(404,)),

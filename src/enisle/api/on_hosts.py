@@ -1,7 +1,10 @@
 """Handlers: the platform itself and its hosts."""
 
+from typing import Any
+
 from starlette.responses import Response
 
+import enisle
 from enisle.api.metrics import exposition
 from enisle.api.table import Answer, Call
 
@@ -15,7 +18,14 @@ async def show(call: Call) -> Answer:
 
 
 async def join(call: Call) -> Answer:
-    return Answer(await call.services.admit_host(call.body.name, call.body.public_key), 201)
+    admitted = await call.services.admit_host(call.body.name, call.body.public_key)
+    await note(call, "admit-host", host=call.body.name, public_key=call.body.public_key)
+    return Answer(admitted, 201)
+
+
+async def note(call: Call, act: str, **about: Any) -> None:
+    """Tell the audit what was done."""
+    await call.services.book.note(act, call.principal.actor, call.principal.tenant, **about)
 
 
 async def declare_dead(call: Call) -> Answer:
@@ -26,7 +36,12 @@ async def declare_dead(call: Call) -> Answer:
 
 async def remove(call: Call) -> Answer:
     await call.services.expel_host(call.path["name"])
+    await note(call, "expel-host", host=call.path["name"])
     return Answer(None, 204)
+
+
+async def version(call: Call) -> Answer:
+    return Answer({"version": enisle.__version__, "api": "v1"})
 
 
 async def health(call: Call) -> Answer:

@@ -9,8 +9,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp
 
 from enisle.api import schemas
+from enisle.api.cursors import page_of
 from enisle.api.decode import read_body
 from enisle.api.on_tasks import submitted
+from enisle.api.services import Json
 from enisle.api.table import Answer, Call
 from enisle.errors import InvalidRequest
 
@@ -31,7 +33,15 @@ async def create(call: Call) -> Answer:
 
 
 async def index(call: Call) -> Answer:
-    return Answer({"items": await call.services.operations.islands(call.principal.tenant)})
+    return chosen(call, await call.services.operations.islands(call.principal.tenant))
+
+
+def chosen(call: Call, things: list[Json]) -> Answer:
+    """Answer with the islands or machines that were asked for."""
+    asked: schemas.ThingFilter = call.query
+    fit = [one for one in things if asked.state in ("", one["state"]) and asked.host in ("", one["host"])]
+    filters = f"things {call.principal.tenant} {asked.state} {asked.host}"
+    return Answer(page_of(fit, filters, asked.limit, asked.cursor))
 
 
 async def show(call: Call) -> Answer:

@@ -8,7 +8,7 @@ from enisle.api import schemas
 from enisle.api.cursors import read_cursor, write_cursor
 from enisle.api.problems import Blocked
 from enisle.api.services import Json
-from enisle.api.shapes import progress_json, resource_json, seen, task_json, waiting_for
+from enisle.api.shapes import is_of, progress_json, resource_json, seen, waiting_for
 from enisle.api.table import Answer, Call
 from enisle.errors import InvalidRequest, NotFound
 from enisle.tasks import ENDED, FAIL, Request, Resource, State, Task
@@ -25,10 +25,12 @@ async def submit(call: Call) -> Answer:
         there = f"there is {', '.join(same)}" if same else f"not {body.routine[:80]!r}"
         raise InvalidRequest("there is no such routine", there, "`enisle task routines`")
     call.services.check_arguments(body.routine, body.arguments)
+    resources = tuple(Resource(one.kind, one.id, one.mode) for one in body.resources)
+    await call.services.operations.require_own(resources, call.principal.tenant)
     request = Request(
         body.routine,
         body.arguments,
-        tuple(Resource(one.kind, one.id, one.mode) for one in body.resources),
+        resources,
         body.host,
         body.placement,
         body.attempts,
@@ -48,7 +50,18 @@ async def submitted(call: Call, task: Task) -> Answer:
         )
     if task.if_blocked == FAIL and task.state is State.FAILED and task.blocked:
         raise refusal(call, task)
-    return Answer(seen(call.services.view, task), 202, {"Location": f"/v1/tasks/{task.id}"})
+    return await told(call, task, {"Location": f"/v1/tasks/{task.id}"})
+
+
+async def told(call: Call, task: Task, headers: dict[str, str] | None = None) -> Answer:
+    """Answer with a task that goes on, or has ended if the caller would wait for that."""
+    if call.wait and task.state not in ENDED:
+        task = await call.follower.wait_for(lambda: find(call, task.id), task, lambda _: False, call.wait)
+    return Answer(_seen(call, task), 202, headers or {})
+
+
+def _seen(call: Call, task: Task) -> Json:
+    return seen(call.services.view, task, call.principal.tenant)
 
 
 def refusal(call: Call, task: Task) -> Blocked:
@@ -56,11 +69,12 @@ def refusal(call: Call, task: Task) -> Blocked:
     assert task.blocked
     view, holder = call.services.view, task.blocked.by
     holding = view.tasks.get(holder)
-    foreign = holding is None or holding.tenant != task.tenant
+    foreign = holding is None or (holding.tenant != task.tenant and not call.sees_all)
+    elsewhere = f"--tenant {holding.tenant} " if holding and holding.tenant != task.tenant else ""
     return Blocked(
         f"{task.blocked.resource} is in use",
         f"task {holder} has it" if not foreign else "another tenant's task has it",
-        f"`enisle task wait {holder}`, then again" if not foreign else "try again later",
+        f"`enisle {elsewhere}task wait {holder}`, then again" if not foreign else "try again later",
         holder=holder if not foreign else "",
         routine=holding.routine if holding and not foreign else "",
         progress=progress_json(view.progress.get(holder)) if not foreign else None,
@@ -75,7 +89,7 @@ async def find(call: Call, identity: str) -> Task:
         return await call.tasks().get(identity)
     except NotFound:
         kept = await asyncio.to_thread(call.services.history.find, identity)
-        if kept is None or kept.tenant != call.principal.tenant:
+        if kept is None or not is_of(kept, call.principal.tenant):
             raise
         return kept
 
@@ -85,7 +99,7 @@ async def show(call: Call) -> Answer:
     if call.query.wait and task.state not in ENDED:
         identity = task.id
         task = await call.follower.wait_for(lambda: find(call, identity), task, lambda _: False, call.query.wait)
-    return Answer(seen(call.services.view, task))
+    return Answer(_seen(call, task))
 
 
 async def index(call: Call) -> Answer:
@@ -94,12 +108,12 @@ async def index(call: Call) -> Answer:
     before = read_cursor(filters, asked.cursor) if asked.cursor else None
     tenant, view = call.principal.tenant, call.services.view
     found = {task.id: task for task in await _kept(call, asked, before)}
-    found |= {task.id: task for task in view.tasks.values() if task.tenant == tenant and _matches(task, asked)}
+    found |= {task.id: task for task in view.tasks.values() if is_of(task, tenant) and _matches(task, asked)}
     rows = sorted(found.values(), key=_place, reverse=True)
     rows = [task for task in rows if before is None or _place(task) < before]
     page = rows[: asked.limit]
     more = write_cursor(filters, *_place(page[-1])) if len(rows) > len(page) else None
-    return Answer({"items": [seen(view, task) for task in page], "next": more})
+    return Answer({"items": [_seen(call, task) for task in page], "next": more})
 
 
 def _place(task: Task) -> tuple[float, str]:
@@ -127,13 +141,13 @@ def _matches(task: Task, asked: schemas.TaskFilter) -> bool:
 
 async def cancel(call: Call) -> Answer:
     task = await call.tasks().cancel(call.path["task"], call.body.why)
-    return Answer(seen(call.services.view, task), 202)
+    return await told(call, task)
 
 
 async def retry(call: Call) -> Answer:
     task = await find(call, call.path["task"])
     again = await call.tasks().retry(task.id)
-    return Answer(task_json(again), 202, {"Location": f"/v1/tasks/{again.id}"})
+    return await told(call, again, {"Location": f"/v1/tasks/{again.id}"})
 
 
 async def routines(call: Call) -> Answer:
@@ -145,14 +159,13 @@ async def resources(call: Call) -> Answer:
     waiting = waiting_for(view)
     items: list[Json] = []
     for key in sorted({*view.locks, *waiting}):
-        told = resource_json(key, view.locks.get(key), waiting.get(key, []))
-        if any(_is_of(view.tasks.get(task), tenant) for task in (*told["holders"], *told["waiting"])):
-            items.append(told)
+        found = resource_json(key, view.locks.get(key), waiting.get(key, []))
+        mine = {
+            name: [one for one in found[name] if is_of(view.tasks.get(one), tenant)] for name in ("holders", "waiting")
+        }
+        if any(mine.values()):
+            items.append(found | mine)
     return Answer({"items": items})
-
-
-def _is_of(task: Task | None, tenant: str) -> bool:
-    return task is not None and task.tenant == tenant
 
 
 async def unlock(call: Call) -> Answer:
@@ -161,5 +174,5 @@ async def unlock(call: Call) -> Answer:
     view = call.services.view
     holders: tuple[str, ...] = view.locks[key].holders if key in view.locks else ()
     await call.tasks().unlock(kind, identity, call.body.reason)
-    told: dict[str, Any] = resource_json(key, None, waiting_for(view).get(key, []))
-    return Answer(told | {"holders": [], "freed": list(holders)})
+    freed: dict[str, Any] = resource_json(key, None, waiting_for(view).get(key, []))
+    return Answer(freed | {"holders": [], "freed": list(holders)})

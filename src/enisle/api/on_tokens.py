@@ -18,7 +18,9 @@ async def create(call: Call) -> Answer:
     asked: schemas.TokenRequest = call.body
     book = call.services.book
     await book.sweep()
-    record, secret = await book.create(asked.name, list(asked.scopes), asked.tenant, asked.expires_s)
+    record, secret = await book.create(
+        asked.name, list(asked.scopes), asked.tenant, asked.expires_s, actor=call.principal.actor
+    )
     return Answer({**record, "token": secret}, 201, {"Location": f"/v1/tokens/{record['id']}"})
 
 
@@ -27,7 +29,7 @@ async def index(call: Call) -> Answer:
 
 
 async def revoke(call: Call) -> Answer:
-    await call.services.book.revoke(call.path["token"])
+    await call.services.book.revoke(call.path["token"], call.principal.actor)
     return Answer(None, 204)
 
 
@@ -56,7 +58,7 @@ async def who(call: Call) -> Answer:
 
 async def sign_out(call: Call) -> Response:
     if call.principal.actor.startswith("session:"):
-        await call.services.book.revoke(call.principal.token)
+        await call.services.book.revoke(call.principal.token, call.principal.actor)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE)
     return answer
@@ -65,7 +67,7 @@ async def sign_out(call: Call) -> Response:
 async def _session(request: Request, services: Services, code: str) -> str:
     """Return the secret of a new session. Raises HttpProblem 401, 429."""
     if not code or not await asyncio.to_thread(use_code, services.state, code):
-        services.guard.fail(request.client.host if request.client else "")
+        await services.guard.fail(request.client.host if request.client else "", "a sign-in code that is not valid")
         raise HttpProblem(
             401, "this code is not valid", "it was used, or is too old", "`enisle up` prints a new address"
         )

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from enisle.api.on_islands import given
+from enisle.api.on_islands import chosen, given
 from enisle.api.on_tasks import submitted
 from enisle.api.table import Answer, Call
 
 
 async def index(call: Call) -> Answer:
-    return Answer({"items": await call.services.operations.vms(call.principal.tenant)})
+    return chosen(call, await call.services.operations.vms(call.principal.tenant))
 
 
 async def show(call: Call) -> Answer:

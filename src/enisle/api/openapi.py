@@ -100,7 +100,7 @@ def _path_parameters(line: Line) -> list[dict[str, Any]]:
 
 def _query_parameters(line: Line) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
-    for field in msgspec.structs.fields(line.query):
+    for field in (field for kind in (line.query, *line.further) for field in msgspec.structs.fields(kind)):
         schema = msgspec.json.schema(field.type)
         if not field.required and field.default is not msgspec.NODEFAULT:
             schema["default"] = field.default

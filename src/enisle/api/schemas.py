@@ -28,6 +28,44 @@ class NoQuery(Asked):
     """No parameters."""
 
 
+class InTenant(Asked):
+    """In which tenant, for an administrator; without it one's own."""
+
+    tenant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
+
+
+class InTenants(Asked):
+    """In which tenant, for an administrator; `*`: in every one."""
+
+    tenant: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_-]{0,64}|\*)$")] = ""
+
+
+class Waiting(Asked):
+    """How many seconds the answer may wait for the end of the task it tells of."""
+
+    wait: Annotated[float, Meta(ge=0, le=30)] = 0
+
+
+class ThingFilter(Asked):
+    """Which islands or machines, by name; `limit` 0: all of them at once."""
+
+    state: Annotated[str, Meta(max_length=20)] = ""
+    host: Annotated[str, Meta(max_length=64)] = ""
+    limit: Annotated[int, Meta(ge=0, le=1000)] = 0
+    cursor: Annotated[str, Meta(max_length=400)] = ""
+
+
+class AuditFilter(Asked):
+    """Which acts, the latest first. `since`: seconds since 1970."""
+
+    actor: Annotated[str, Meta(max_length=100)] = ""
+    tenant: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_-]{0,64}|\*)$")] = ""
+    action: Annotated[str, Meta(max_length=40)] = ""
+    since: Annotated[float, Meta(ge=0, le=1e12)] = 0
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    cursor: Annotated[str, Meta(max_length=400)] = ""
+
+
 class TaskFilter(Asked):
     """Which tasks, newest first."""
 
@@ -314,6 +352,8 @@ class TokenEntry(Struct):
     tenant: str
     created: float
     expires: float | None
+    used: float | None
+    """When it was last used, within a minute or two; null: not yet."""
     token: str | UnsetType = UNSET
 
 
@@ -321,6 +361,35 @@ class TokenList(Struct):
     """The tokens there are."""
 
     items: list[TokenEntry]
+
+
+class Act(Struct):
+    """What somebody did, when, for which tenant and from where; `about` says to what. Actions: `submit`, `cancel`,
+    `unlock`, `declare-dead`, `create-token`, `revoke-token`, `sign-in`, `sign-out`, `refused`, `admit-host`, …
+    """
+
+    id: str
+    time: float
+    action: str
+    actor: str
+    tenant: str
+    address: str
+    reason: str
+    about: dict[str, Any]
+
+
+class Acts(Struct):
+    """Acts, and the cursor of the next page."""
+
+    items: list[Act]
+    next: str | None
+
+
+class Version(Struct):
+    """What the platform is."""
+
+    version: str
+    api: str
 
 
 class Session(Struct):
@@ -409,9 +478,10 @@ class Island(Struct):
 
 
 class Islands(Struct):
-    """The islands of a tenant."""
+    """The islands of a tenant, and the cursor of the next page."""
 
     items: list[Island]
+    next: str | None = None
 
 
 class Vm(Struct):
@@ -419,13 +489,15 @@ class Vm(Struct):
 
     name: str
     host: str
+    tenant: str
     state: str
 
 
 class Vms(Struct):
-    """The machines."""
+    """The machines of a tenant, and the cursor of the next page."""
 
     items: list[Vm]
+    next: str | None = None
 
 
 class Host(Struct):

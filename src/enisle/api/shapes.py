@@ -3,7 +3,7 @@
 from typing import Any
 
 from enisle.api.services import Json, Viewing
-from enisle.tasks import ENDED, Lock, Task
+from enisle.tasks import ENDED, EVERY, Lock, Task
 
 
 def task_json(task: Task, progress: Json | None = None) -> Json:
@@ -57,9 +57,20 @@ def progress_json(value: Json | None) -> Json | None:
     }
 
 
-def seen(view: Viewing, task: Task) -> Json:
-    """Return a task with the progress the view has of it."""
-    return task_json(task, view.progress.get(task.id))
+def seen(view: Viewing, task: Task, tenant: str = "") -> Json:
+    """Return a task with the progress the view has of it, as its tenant sees it, or EVERY one.
+
+    Who keeps a task waiting is not told when that is another tenant's.
+    """
+    told = task_json(task, view.progress.get(task.id))
+    if task.blocked and tenant != EVERY and (holder := view.tasks.get(task.blocked.by)):
+        told["blocked"]["by"] = task.blocked.by if holder.tenant == task.tenant else ""
+    return told
+
+
+def is_of(task: Task | None, tenant: str) -> bool:
+    """Whether a task is a tenant's, which may be EVERY one."""
+    return task is not None and tenant in (task.tenant, EVERY)
 
 
 def waiting_for(view: Viewing) -> dict[str, list[str]]:

@@ -18,13 +18,19 @@ from enisle.api.problems import encode
 from enisle.api.services import Services
 from enisle.api.tokens import Principal
 
+TENANTS = ("/v1/tasks", "/v1/islands", "/v1/vms", "/v1/resources", "/v1/events")
+"""What belongs to tenants: there an administrator may name one, or look at every one's."""
 OPEN = ""
 """The scope of what everybody may ask."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One request, checked: `path`, `query` and `body` are as the table says."""
+    """One request, checked: `path`, `query` and `body` are as the table says.
+
+    The tenant of its `principal` is the one that is acted in, which an administrator may have named; `wait` how long
+    the answer may wait for the end of the task it tells of.
+    """
 
     request: Request
     services: Services
@@ -33,6 +39,12 @@ class Call:
     path: dict[str, str]
     query: Any
     body: Any
+    wait: float = 0.0
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether who asks may know of other tenants."""
+        return "admin" in self.principal.scopes
 
     @property
     def key(self) -> str:
@@ -77,7 +89,16 @@ class Line:
     also: tuple[str, ...] = ()
     tag: str = "platform"
     problems: tuple[int, ...] = ()
+    anywhere: bool = False
+    """Whether it may be done to what is any tenant's without naming whose it is, as all looks may."""
 
     @property
     def changes(self) -> bool:
         return self.method != "GET"
+
+    @property
+    def further(self) -> tuple[type[schemas.Asked], ...]:
+        """The parameters that many lines have."""
+        within = schemas.InTenants if self.anywhere or not self.changes else schemas.InTenant
+        tenants = (within,) if self.path.startswith(TENANTS) else ()
+        return (*tenants, schemas.Waiting) if self.answer is schemas.Task and self.changes else tenants

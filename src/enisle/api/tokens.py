@@ -1,10 +1,12 @@
 """Tokens: who may do what, for whom, until when. The store keeps hashes; secrets are shown once.
 
 A book learns of every token from a watch, so a check asks nobody; a revocation is seen within the watch's delay (some
-milliseconds). The local admin token is a file of the state directory and works without the engine. One event loop owns
-a book.
+milliseconds). That a token was used is written once in `USED_S`. The local admin token is a file of the state directory
+and works without the engine. One event loop owns a book.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -16,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from enisle.errors import HostError, NotFound
-from enisle.tasks import Conflict, Store, Unavailable
+from enisle.errors import EnisleError, HostError, NotFound
+from enisle.tasks import Change, Conflict, Store, Unavailable, audit_record
 
 PREFIX = "enisle_"
 IMPLIED = {
@@ -27,6 +29,8 @@ IMPLIED = {
     "join": frozenset({"join"}),
 }
 SESSION_S = 12 * 3600.0
+USED_S = 60.0
+"""How precisely it is kept when a token was last used."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -68,6 +72,7 @@ class TokenBook:
         self._store, self._now = store, now
         self._local = digest(local)
         self._known: dict[str, dict[str, Any]] = {}
+        self._used: dict[str, float] = {}
 
     async def run(self) -> None:
         """Follow the store's tokens for ever."""
@@ -79,13 +84,34 @@ class TokenBook:
             elif entry.key:
                 self._known.pop(entry.key.removeprefix("token."), None)
 
+    async def keep_used(self, every_s: float = USED_S) -> None:
+        """Write when tokens were used, for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            used, self._used = self._used, {}
+            for identity, when in used.items():
+                with contextlib.suppress(EnisleError):  # revoked meanwhile; or the engine is away: told the next time
+                    entry = await self._store.get_leader(f"token.{identity}")
+                    if entry.value and (entry.value.get("used") or 0) + every_s / 2 < when:
+                        await self._store.cas(entry.key, {**entry.value, "used": when}, entry.revision)
+
+    async def note(self, act: str, actor: str, tenant: str, reason: str = "", **more: object) -> None:
+        """Put an act into the audit. Raises Unavailable."""
+        key, value = audit_record(act, actor, tenant, reason, **more)
+        await self._store.cas(key, value, 0)
+
     def everything(self) -> list[dict[str, Any]]:
         """Return what is known of the tokens there are, without their hashes, oldest first."""
         valid = [record for record in self._known.values() if self._lasts(record)]
-        return [shown(record) for record in sorted(valid, key=lambda record: record["created"])]
+        return [self._shown(record) for record in sorted(valid, key=lambda record: record["created"])]
+
+    def _shown(self, record: dict[str, Any]) -> dict[str, Any]:
+        told = {name: value for name, value in record.items() if name != "sha256"}
+        used = max(record.get("used") or 0.0, self._used.get(record["id"], 0.0))
+        return told | {"used": used or None}
 
     async def create(
-        self, name: str, scopes: list[str], tenant: str, expires_s: float = 0, kind: str = "token"
+        self, name: str, scopes: list[str], tenant: str, expires_s: float = 0, kind: str = "token", actor: str = ""
     ) -> tuple[dict[str, Any], str]:
         """Make a token; return what is known of it, and its secret. Raises Unavailable."""
         identity, now = secrets.token_hex(6), self._now()
@@ -100,18 +126,26 @@ class TokenBook:
             "created": now,
             "expires": now + expires_s if expires_s else None,
         }
-        await self._store.cas(f"token.{identity}", record, 0)
+        act = "sign-in" if kind == "session" else "create-token"
+        told = audit_record(act, actor or f"{kind}:{name}", tenant, token=identity, name=name, scopes=record["scopes"])
+        await self._store.batch([Change(f"token.{identity}", record, 0), Change(*told, 0)])
         self._known[identity] = record
-        return shown(record), secret
+        return self._shown(record), secret
 
-    async def revoke(self, identity: str) -> None:
-        """End a token, for good. Raises NotFound, Unavailable."""
+    async def revoke(self, identity: str, actor: str = "") -> None:
+        """End a token, for good; by nobody (`actor`) when it has expired. Raises NotFound, Unavailable."""
         while True:
             entry = await self._store.get_leader(f"token.{identity}")
             if entry.value is None:
                 raise NotFound(f"there is no token {identity}", "", "`enisle token ls`")
             try:
-                await self._store.cas(entry.key, None, entry.revision)
+                changes = [Change(entry.key, None, entry.revision)]
+                if actor:
+                    name, own = entry.value["name"], actor == f"session:{entry.value['name']}"
+                    act = "sign-out" if own and entry.value["kind"] == "session" else "revoke-token"
+                    told = audit_record(act, actor, entry.value["tenant"], token=identity, name=name)
+                    changes.append(Change(*told, 0))
+                await self._store.batch(changes)
                 self._known.pop(identity, None)
                 return
             except Conflict:
@@ -136,6 +170,7 @@ class TokenBook:
     def _principal(self, record: dict[str, Any] | None, hashed: str) -> Principal | None:
         if record is None or not hmac.compare_digest(hashed, str(record["sha256"])) or not self._lasts(record):
             return None
+        self._used[record["id"]] = self._now()
         scopes = frozenset[str]().union(*(IMPLIED.get(scope, frozenset()) for scope in record["scopes"]))
         return Principal(f"{record['kind']}:{record['name']}", record["tenant"], scopes, record["id"])
 
@@ -156,7 +191,3 @@ def identity_of(secret: str) -> str:
     parts = secret.split("_", 2)
     right = len(parts) == 3 and parts[0] == "enisle" and len(parts[1]) == 12 and parts[1].isascii()
     return parts[1] if right and parts[1].isalnum() else ""
-
-
-def shown(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "sha256"}
