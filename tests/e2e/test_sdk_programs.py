@@ -11,6 +11,8 @@ from enisle import Island
 from enisle.errors import InvalidRequest, NotFound
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
+JOB = b"""sh -c 'trap "echo ba""ck" CONT; echo o""n; while :; do sleep 0.1; done'\r"""
+WATCH = b"""sh -c 'trap "stty size; exit" WINCH; echo o""n; while :; do sleep 0.1; done'\r"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,43 @@ def test_programs_that_cannot_start_leave_the_island_as_it_was(island: Island) -
     with pytest.raises(InvalidRequest):
         island.run(["/etc/passwd"])
     assert island.run(["true"]).exit_code == 0
+
+
+def test_a_shell_at_a_terminal_of_its_own_has_job_control(island: Island) -> None:
+    with island.start(["bash", "--norc"], env={"TERM": "dumb", "PS1": "> "}, terminal=(30, 100)) as shell:
+        seen, shown = bytearray(), iter(shell)
+
+        def until(text: bytes) -> None:
+            while text not in seen:
+                name, chunk = next(shown)
+                assert name == "stdout"
+                seen.extend(chunk)
+            del seen[: seen.index(text) + len(text)]
+
+        until(b"> ")
+        for typed, told in (
+            (b"stty size\r", b"30 100"),
+            (JOB, b"on\r\n"),
+            (b"\x1a", b"Stopped"),
+            (b"fg\r", b"back\r\n"),
+            (b"\x03", b"> "),
+            (b"echo $?\r", b"130"),
+            (WATCH, b"on\r\n"),
+        ):
+            assert shell.write(typed, 5) == len(typed)
+            until(told)
+        shell.resize(40, 120)
+        until(b"40 120")
+        shell.write(b'echo o""n; cat; exit 9\r', 5)
+        until(b"on\r\n")
+        shell.write(b"half a line", 5)
+        shell.end_input()  # is not the shell's: cat reads it, although a line has begun
+        until(b"exit")
+        assert shell.wait(10) == 9
+        with pytest.raises(BrokenPipeError):
+            shell.write(b"more", 1)
+    with pytest.raises(InvalidRequest, match="terminal"):
+        island.start(["true"], terminal=(0, 80))
 
 
 def test_coroutines_run_programs_at_once(island: Island) -> None:

@@ -1,4 +1,7 @@
-"""What a host answers when it is asked of its islands: output, files, processes. Only looks."""
+"""What a host answers when it is asked of its islands: output, files, processes; and what it passes on to them: input.
+
+Only looks, but for `input`: what is typed into a command that runs is no task of its own.
+"""
 
 import asyncio
 import base64
@@ -27,6 +30,7 @@ class Answers:
     def handlers(self) -> dict[str, Any]:
         return {
             "output": self.output,
+            "input": self.input,
             "log": self.log,
             "files.read": self.read,
             "files.list": self.listing,
@@ -48,9 +52,18 @@ class Answers:
         directory = client.directory / "output" / task
         if not directory.is_dir():
             raise NotFound(f"nothing was kept of task {task}", "it has not begun, or was long ago", "")
-        return await self._read(
-            client, task, directory, int(asked.get("after") or 0), 0, float(asked.get("wait_s") or 0)
-        )
+        after, tail = int(asked.get("after") or 0), max(0, int(asked.get("tail") or 0))
+        return await self._read(client, task, directory, after, tail, float(asked.get("wait_s") or 0))
+
+    async def input(self, asked: Json) -> Json:
+        """Pass on what was typed ({"task", "writer", "offset", "data", "end"}) or a size ({"task", "resize"})."""
+        client = self._client(asked)
+        words = {name: asked[name] for name in ("writer", "offset", "end", "resize") if asked.get(name) is not None}
+        task = require_token("a task", asked.get("task"))
+        try:
+            return await client.ask("input", base64.b64decode(asked.get("data") or ""), task=task, **words)
+        except KeeperGone as gone:
+            raise StateError("the command takes no input", gone.message, gone.hint) from None
 
     async def log(self, asked: Json) -> Json:
         client = self._client(asked)

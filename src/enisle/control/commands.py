@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from enisle.control.output import Output
+from enisle.control.typed import Typed
 from enisle.control.wire import Json, StaleToken, described, raised
 from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
 
@@ -27,6 +28,9 @@ KEPT = 200
 KEPT_BYTES = 256 << 20
 """What they wrote, together."""
 HEAD_BYTES = 16 << 10
+BEGINNING_S = 2.0
+PIPE = -1
+"""subprocess.PIPE, whose import costs."""
 PROGRAM = "log"
 """What the island's own program is called among its commands."""
 
@@ -41,6 +45,8 @@ class Command:
         self.started = time.time()
         self.began = time.monotonic()
         self.timed_out = False
+        self.typed: Typed | None = None
+        """Its input, when that was asked to stay open."""
         self.end: Json | None = None
         self._heads = {"stdout": bytearray(), "stderr": bytearray()}
         self._sizes = {"stdout": 0, "stderr": 0}
@@ -168,6 +174,7 @@ class Commands:
             if sum(command.end is None for command in self._known.values()) >= MAX_RUNNING:
                 raise StateError("the island runs too many commands", f"{MAX_RUNNING} at once", "wait for some to end")
             command = self._known[task] = Command(directory, task, token, list(asked["argv"]))
+            command.typed = Typed() if asked.get("input") else None
         self._begin(command, asked, stdin)
         return self._told(command.status())
 
@@ -183,9 +190,11 @@ class Commands:
 
     def _begin(self, command: Command, asked: Json, stdin: bytes) -> None:
         write_json(f"{command.directory}/command.json", command.status())
+        terminal: Json = {"terminal": tuple(asked["terminal"])} if asked.get("terminal") else {}
+        given = PIPE if command.typed else stdin or None
         try:
             command.running = self._island.start(
-                command.argv, env=asked.get("env") or None, cwd=asked.get("cwd") or None, stdin=stdin or None
+                command.argv, env=asked.get("env") or None, cwd=asked.get("cwd") or None, stdin=given, **terminal
             )
         except Exception as error:
             with self.changed:
@@ -207,11 +216,15 @@ class Commands:
         assert command.running is not None
         try:
             with command.running as running:
-                for stream, content in running:
-                    command.take(stream, content)
-                    with self.changed:
-                        self.changed.notify_all()
-                code = running.wait()
+                try:
+                    for stream, content in running:
+                        command.take(stream, content)
+                        with self.changed:
+                            self.changed.notify_all()
+                    code = running.wait()
+                finally:
+                    if command.typed:
+                        command.typed.close()
         except Exception as trouble:  # the island died, or our own defect: told with the command
             error = described(trouble)
         end = command.finish(code, error)
@@ -243,6 +256,24 @@ class Commands:
             return
         for path in paths[:-KEPT]:
             shutil.rmtree(path, ignore_errors=True)
+
+    # ---- input -----------------------------------------------------------------------------------------------------
+
+    def input(self, asked: Json, content: bytes) -> Json:
+        """Give a running command what was typed, the end of it, or its terminal a size. Raises NotFound, StateError."""
+        command = self.find(str(asked["task"]))
+        with self.changed:
+            self.changed.wait_for(lambda: command.running or command.end, BEGINNING_S)
+            running = command.running
+        if running is None:
+            raise StateError("the command takes no input", "it has ended" if command.end else "it has not begun", "")
+        typed = command.typed
+        if asked.get("resize"):
+            (typed or Typed()).resize(running, *asked["resize"])
+            return {}
+        if typed is None:
+            raise StateError("the command takes no input", "it was started with all it was to read", "start it with -i")
+        return typed.take(running, str(asked["writer"]), int(asked["offset"]), content, bool(asked.get("end")))
 
     # ---- waiting ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,14 @@ from typing import Any
 from enisle.control.commands import result_of
 from enisle.control.hosting import Hosting
 from enisle.control.keeper_client import KeeperClient, KeeperGone
-from enisle.control.specs import check_command, check_environment, check_island, island_spec, require_name
+from enisle.control.specs import (
+    check_command,
+    check_environment,
+    check_interaction,
+    check_island,
+    island_spec,
+    require_name,
+)
 from enisle.control.wire import Json, StaleToken
 from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
 from enisle.tasks import EXCLUSIVE, Context, Routines
@@ -63,6 +70,8 @@ class IslandRoutines:
             cwd=(str, False),
             stdin=anything,
             timeout_s=(float, False),
+            input=(str, False),
+            terminal=(list, False),
         )
         routines.add("island.stop@1", self.stop, island=str)
         routines.add("island.remove@1", self.remove, island=str, force=(bool, False))
@@ -193,6 +202,7 @@ class IslandRoutines:
         name = self._held(context, given["island"])
         asked: Json = {"argv": check_command(given["argv"]), "env": check_environment(given.get("env") or {})}
         asked |= {"cwd": given.get("cwd") or "", "timeout_s": float(given.get("timeout_s") or 0)}
+        asked |= check_interaction(given.get("input") or "", given.get("terminal") or [], bool(given.get("stdin")))
         stdin = await self._hosting.content(given["stdin"]) if given.get("stdin") else b""
         command = RunningTask(self._hosting.client(name), context, asked, stdin)
         context.on_cancel(command.kill)
@@ -252,9 +262,12 @@ class RunningTask:
 
     async def kill(self) -> None:
         """End the command: it is asked to, then made to."""
-        for signo, seconds in ((signal.SIGTERM, GENTLY_S), (signal.SIGKILL, 5.0)):
+        # A shell at a terminal heeds no SIGTERM; it ends when that hangs up, and so does what was stopped there.
+        gently = (signal.SIGHUP, signal.SIGCONT) if self._asked.get("terminal") else (signal.SIGTERM,)
+        for signals, seconds in ((gently, GENTLY_S), ((signal.SIGKILL,), 5.0)):
             try:
-                await self._client.ask("kill", **self._right, signal=int(signo))
+                for signo in signals:
+                    await self._client.ask("kill", **self._right, signal=int(signo))
                 told: Json = await self._client.ask("wait", task=self._context.task, wait_s=seconds)
             except (KeeperGone, NotFound, StaleToken):
                 return  # it never began, has ended with its island, or is another's now

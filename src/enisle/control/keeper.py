@@ -48,6 +48,7 @@ class Keeper:
             "watch": self._watch,
             "start": self._start,
             "wait": self._wait,
+            "input": self._commands.input,
             "output": self._output,
             "kill": self._kill,
             "write": self._write,

@@ -12,6 +12,7 @@ from enisle.errors import InvalidRequest
 from enisle.island import Configuration, parse_mount, parse_size, validate
 from enisle.tasks import require_token
 
+LARGEST_TERMINAL = 1000
 MAX_WORDS, MAX_ENVIRONMENT = 32 << 10, 32 << 10
 """Bytes of a command and of its environment: a task's arguments hold 64 KiB."""
 ELSEWHERE = ("name", "program", "host")
@@ -146,6 +147,20 @@ def check_command(argv: object) -> list[str]:
         raise InvalidRequest("a command needs a program", "its words are a list of texts", '["ls", "-l"]')
     _check_texts("a command", words, MAX_WORDS)
     return words
+
+
+def check_interaction(wanted: object, terminal: object, fed: bool) -> dict[str, Any]:
+    """Return how a command is talked to: "" or "open" input, none or a terminal of [rows, columns]."""
+    size: list[Any] = terminal if isinstance(terminal, list) else [None]  # pyright: ignore[reportUnknownVariableType]
+    if wanted not in ("", "open"):
+        raise InvalidRequest(f"the input of a command cannot be {wanted!r:.40}", '"open", or left out', "")
+    if size and (len(size) != 2 or not all(type(one) is int and 1 <= one <= LARGEST_TERMINAL for one in size)):
+        raise InvalidRequest(
+            f"a terminal cannot be {size!r:.40}", f"rows and columns, 1 to {LARGEST_TERMINAL}", "[24, 80]"
+        )
+    if fed and (wanted or size):
+        raise InvalidRequest("a command cannot have both", "an input given at once, and a terminal or open input", "")
+    return {"input": wanted, "terminal": size}
 
 
 def check_environment(environment: object) -> dict[str, str]:

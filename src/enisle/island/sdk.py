@@ -139,13 +139,15 @@ class Island:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: Stdin = None,
+        terminal: tuple[int, int] | None = None,
     ) -> RunningCommand:
         """Start a command and return it running; its output can be read as it comes.
 
         `stdin`: bytes to feed it, a file or descriptor to hand it, subprocess.PIPE to write to it, None for nothing.
+        `terminal`: (rows, columns) of a terminal of its own, instead; what it shows is "stdout".
         Raises NotFound or InvalidRequest when the program cannot be started.
         """
-        return RunningCommand(self._child, argv, env or {}, cwd, stdin)
+        return RunningCommand(self._child, argv, env or {}, cwd, stdin, terminal)
 
     def run(
         self,

@@ -67,6 +67,7 @@ class Service:
             "start": self._start,
             "wait": self._wait,
             "kill": self._kill,
+            "terminal": self._signal_terminal,
             "open": self._open,
             "list": self._list,
             "processes": self._processes,
@@ -125,6 +126,14 @@ class Service:
             process = self._commands.get(number)
         if number is None or process is not None:
             self._island.kernel.kill(message["signal"], process)
+        self._answer({"id": message["id"], "ok": None})
+
+    def _signal_terminal(self, message: Message, _descriptors: list[int]) -> None:
+        """Tell a command's foreground what was typed at its terminal, or that its size changed."""
+        with self._lock:
+            process = self._commands.get(message["command"])
+        if process is not None:
+            self._island.kernel.signal_foreground(process, message["signal"])
         self._answer({"id": message["id"], "ok": None})
 
     def _open(self, message: Message, _descriptors: list[int]) -> None:

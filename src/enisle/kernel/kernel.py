@@ -214,6 +214,12 @@ class Kernel:
                 if session.terminal.inherited if session.terminal else leader and leader.parent is self.init:
                     self.kill_group(session.foreground, signo)
 
+    def signal_foreground(self, started: Process, signo: int) -> None:
+        """Deliver a signal of a started program's own terminal to who is in front there."""
+        with self.lock:
+            if started.session.terminal:
+                started.session.terminal.signal(signo)
+
     def kill_group(self, pgid: Pid, signo: int) -> int:
         """Send a signal from the kernel to a process group; return how many processes it has. Requires: lock."""
         members = [p for p in self.processes_by_pid.values() if p.pgid == pgid and not p.zombie and p.pid != 1]

@@ -141,11 +141,15 @@ class Terminal:
 
 
 def terminal_of(kernel: "Kernel", rdev: int, inherited: bool = False) -> Terminal:
-    """Return the terminal with a host device number, known from its first use on."""
+    """Return the terminal with a host device number, known from its first use on.
+
+    Numbers of the caller's terminals are of another devpts than the guest's own (`newinstance`): they may be the same.
+    """
+    key = -1 - rdev if inherited else rdev
     with kernel.lock:
-        if rdev not in kernel.terminals:
-            kernel.terminals[rdev] = Terminal(kernel, rdev, inherited)
-        return kernel.terminals[rdev]
+        if key not in kernel.terminals:
+            kernel.terminals[key] = Terminal(kernel, rdev, inherited)
+        return kernel.terminals[key]
 
 
 def controlling_terminal(thread: "Thread") -> Terminal:
