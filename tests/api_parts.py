@@ -16,7 +16,7 @@ from enisle.api.auth import Guard
 from enisle.api.server import bind, make_server, serving, url_of
 from enisle.api.services import Health, Services
 from enisle.api.tokens import TokenBook
-from enisle.errors import NotFound, StateError
+from enisle.errors import NotFound
 from enisle.tasks import (
     EVERY,
     Agent,
@@ -60,25 +60,6 @@ class SmallHistory:
         return []
 
     submitted = audit
-
-
-class SmallTasks(Tasks):
-    """Tasks as they are, and what the neighbours add."""
-
-    async def retry(self, task: str) -> Task:
-        found = await self.get(task)
-        if not found.finished:
-            raise StateError(f"task {task} cannot be tried again", f"it is {found.state}", "wait for its end")
-        return await self.submit(Request(found.routine, found.arguments, found.resources))
-
-    async def unlock(self, kind: str, id: str, reason: str) -> None:
-        entry = await self._store.get_leader(f"lock.{kind}.{id}")
-        if entry.value is None:
-            raise StateError(f"{kind}/{id} is not locked", "", "")
-        await self._store.cas(entry.key, None, entry.revision)
-
-    async def declare_dead(self, host: str, reason: str) -> None:
-        raise NotFound(f"there is no host {host}", "", "`enisle host ls`")
 
 
 class SmallOperations:
@@ -245,8 +226,8 @@ class Platform:
         async def expel(name: str) -> None:
             raise NotFound(f"there is no host {name}", "", "")
 
-        def tasks(tenant: str, actor: str) -> SmallTasks:
-            return SmallTasks(self.store, tenant, actor)
+        def tasks(tenant: str, actor: str) -> Tasks:
+            return Tasks(self.store, tenant, actor, self.history)  # pyright: ignore[reportArgumentType]
 
         def routines() -> list[Any]:
             return [
@@ -305,6 +286,7 @@ class Platform:
 
         async def main() -> None:
             end, loop = asyncio.Event(), asyncio.get_running_loop()
+            self.loop = loop
             stop.append(lambda: loop.call_soon_threadsafe(end.set))
             async with self.served() as url:
                 address.put(url)

@@ -203,6 +203,7 @@ class Operations(Looking):
 
     async def introspect_vm(self, name: str, view: str, **asked: Any) -> Task:
         """Look into a machine's kernel from outside; the task's result has the rows."""
+        await self.vm(name, asked["tenant"])
         if view not in VIEWS:
             raise InvalidRequest(f"there is no view {view!r:.60}", f"views: {', '.join(VIEWS)}", "")
         return await self._on_vm("introspect.look@1", name, {"view": view}, **asked)
