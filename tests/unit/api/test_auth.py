@@ -12,7 +12,7 @@ import pytest
 
 from api_parts import LOCAL, Platform
 from enisle.api import sign_in_code
-from enisle.api.auth import MAX_FAILURES, host_of
+from enisle.api.auth import MAX_FAILURES, Failures, host_of, neighbourhood
 from enisle.api.server import bind, require_private
 from enisle.api.tokens import TokenBook, local_token
 from enisle.errors import InvalidRequest
@@ -249,3 +249,68 @@ def test_the_console_is_served_with_a_policy_and_known_by_its_hash(tmp_path: Pat
         assert (await client.get("/console/__init__.py")).status_code == 404
 
     run(tmp_path, body, token="")
+
+
+def test_a_token_tells_when_it_was_last_used_at_the_price_of_a_write_a_minute(tmp_path: Path) -> None:
+    async def body(platform: Platform, client: httpx.AsyncClient) -> None:
+        made = (await client.post("/v1/tokens", json={"name": "ci", "scopes": ["read"]})).json()
+        assert made["used"] is None
+        before = platform.store.now(f"token.{made['id']}").revision
+        for _ in range(20):
+            assert (await client.get("/v1/tasks", headers=bearer(made["token"]))).status_code == 200
+        (told,) = (await client.get("/v1/tokens")).json()["items"]
+        assert told["used"] == pytest.approx(time.time(), abs=5)
+        assert platform.store.now(f"token.{made['id']}").revision == before
+        keeping = asyncio.create_task(platform.book.keep_used(0.02))
+        try:
+            async with asyncio.timeout(5):
+                while not (entry := platform.store.now(f"token.{made['id']}")).value.get("used"):
+                    await asyncio.sleep(0.01)
+            assert entry.value["used"] == told["used"]
+            assert entry.value["sha256"]
+        finally:
+            keeping.cancel()
+
+    run(tmp_path, body)
+
+
+def test_who_came_in_who_made_tokens_and_who_was_refused_is_in_the_audit(tmp_path: Path) -> None:
+    async def body(platform: Platform, client: httpx.AsyncClient) -> None:
+        made = (await client.post("/v1/tokens", json={"name": "ci", "scopes": ["write"], "tenant": "acme"})).json()
+        await client.delete(f"/v1/tokens/{made['id']}")
+        await client.post("/v1/sessions", json={"code": sign_in_code(tmp_path)})
+        await client.delete("/v1/sessions", headers={"Authorization": "", "X-Enisle": "1"})
+        for _ in range(MAX_FAILURES + 5):
+            await client.get("/v1/tasks", headers=bearer("x"))
+        await asyncio.sleep(0.05)  # the view hears of it
+        acts = (await client.get("/v1/audit")).json()["items"]
+        told = [(one["action"], one["actor"], one["tenant"], one["about"].get("name")) for one in reversed(acts)]
+        assert told == [
+            ("create-token", "local", "acme", "ci"),
+            ("revoke-token", "local", "acme", "ci"),
+            ("sign-in", "session:console", "default", "console"),
+            ("sign-out", "session:console", "default", "console"),
+            ("refused", "", "", None),
+            ("refused", "", "", None),
+        ]
+        assert [one["about"]["failures"] for one in acts[:2]] == [MAX_FAILURES, 1]
+        assert all(one["address"] == "127.0.0.1" and made["token"] not in str(one) for one in acts)
+        first = (await client.get("/v1/audit", params={"limit": 4})).json()
+        rest = (await client.get("/v1/audit", params={"limit": 4, "cursor": first["next"]})).json()
+        assert (first["items"] + rest["items"], rest["next"]) == (acts, None)
+        (only,) = (await client.get("/v1/audit", params={"action": "sign-in"})).json()["items"]
+        assert only == acts[3]
+        assert (await client.get("/v1/audit", params={"action": "sign-in", "cursor": first["next"]})).status_code == 400
+
+    run(tmp_path, body)
+
+
+def test_failures_are_counted_by_what_one_client_can_choose_from() -> None:
+    assert neighbourhood("192.0.2.7") == "192.0.2.7"
+    assert neighbourhood("2001:db8::1") == neighbourhood("2001:db8::ffff:1") != neighbourhood("2001:db8:0:1::1")
+    assert neighbourhood("fe80::1%eth0")
+    assert neighbourhood("no address") == "no address"
+    failures = Failures()
+    for number in range(10_000):
+        failures.add(str(number))
+    assert len(failures._counts) == 4096
