@@ -10,8 +10,10 @@ SOAKED := tests/unit/machine/test_replicas_random.py tests/machine tests/conform
 run: .venv/installed-run
 	@tools/run-example
 
+# Tests that ask what is right run side by side; tests of whole platforms, which also ask how soon, by themselves.
 test: .venv/installed-dev check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests/unit tests/machine tests/conformance $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check $(SOURCES)

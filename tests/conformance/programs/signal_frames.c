@@ -13,8 +13,9 @@ static void frame(int n, siginfo_t *info, void *context) {
     uint32_t *sw = (void *)(fp + 464);
     printf("signal %d code %d uc_flags %lx link %p\n", n, info->si_code, u->uc_flags, (void *)u->uc_link);
     printf("stack %x %zx\n", u->uc_stack.ss_flags, u->uc_stack.ss_size);
-    printf("trap %lx error %lx oldmask %lx cr2 is si_addr %d cs gs fs ss %lx\n", g[REG_TRAPNO], g[REG_ERR] & ~1UL,
-           g[REG_OLDMASK], g[REG_CR2] == (uint64_t)info->si_addr, g[REG_CSGSFS]);
+    if (n != SIGUSR1) /* a signal that was sent shows the thread's last trap, on some kernels one before the program */
+        printf("trap %lx error %lx cr2 is si_addr %d ", g[REG_TRAPNO], g[REG_ERR] & ~1UL, g[REG_CR2] == (uint64_t)info->si_addr);
+    printf("oldmask %lx cs gs fs ss %lx\n", g[REG_OLDMASK], g[REG_CSGSFS]);
     printf("area %ld aligned %ld marks %x %u %x %x %u tail %x\n", fp - (char *)context, (long)fp % 64, sw[0], sw[1], sw[2],
            sw[3], sw[4], *(uint32_t *)(fp + sw[4]));
     printf("present %d compacted %lx\n", (int)(*(uint64_t *)(fp + 512) & 3), *(uint64_t *)(fp + 520));

@@ -204,7 +204,7 @@ print(peer.recv(4096)[4:].decode())
     # A connection is its maker's: to connect as another user the way must be open.
     opened = code.replace("peer = socket.socket(fileno=int(sys.argv[1]))", "peer = socket.socket(socket.AF_UNIX)")
     opened = opened.replace("fd = os.open", "peer.connect(sys.argv[2]); fd = os.open")
-    for directory in (*(tmp_path / "enisle").rglob(""), tmp_path, *list(tmp_path.parents)[:2]):
+    for directory in (*(tmp_path / "enisle").rglob(""), tmp_path, *list(tmp_path.parents)[:3]):
         if directory.is_dir():
             directory.chmod(0o777)
     link = tmp_path / "s"
