@@ -16,8 +16,9 @@ from enisle.api.auth import Guard
 from enisle.api.server import bind, make_server, serving, url_of
 from enisle.api.services import Health, Services
 from enisle.api.tokens import TokenBook
-from enisle.errors import NotFound
+from enisle.errors import NotFound, StateError
 from enisle.tasks import (
+    ENDED,
     EVERY,
     Agent,
     Context,
@@ -139,11 +140,19 @@ class SmallOperations:
     async def island_statistics(self, name: str) -> Any:
         return {"calls": 1}
 
-    async def task_output(self, task: str, after: int, wait_s: float) -> Any:
+    async def task_output(self, task: str, after: int, wait_s: float, tail: int = 0) -> Any:
         chunks = [{"n": n, "stream": "stdout", "data": "aGkK", "time": 1.0} for n in range(after, 3)]
         return {"chunks": chunks[:2], "next": after + len(chunks[:2]), "ended": after + 2 >= 3, "truncated": False}
 
-    async def logs(self, name: str, after: int, tail: int) -> Any:
+    async def task_input(self, task: str, writer: str, offset: int, content: bytes, end: bool = False) -> Any:
+        if self._view.tasks[task].state in ENDED:
+            raise StateError(f"the command of task {task} takes no input", "it has ended", "")
+        return {"next": offset + len(content), "later": False}
+
+    async def resize_terminal(self, task: str, rows: int, columns: int) -> None:
+        await self.task_input(task, "", 0, b"")
+
+    async def logs(self, name: str, after: int, tail: int, wait_s: float = 0) -> Any:
         return await self.task_output("", after, 0)
 
     async def vms(self, tenant: str) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp
 
-from enisle.api import on_audit, on_hosts, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
+from enisle.api import on_audit, on_hosts, on_input, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
 from enisle.api.events import Events, read_position
 from enisle.api.sse import EventStream, with_heartbeats
 from enisle.api.table import OPEN, Call, Line
@@ -25,6 +25,8 @@ TASKS = (
     Line("POST", "/v1/tasks/{task}/cancel", on_tasks.cancel, "Ask for the end of a task", WRITE, schemas.Task, 202, body=schemas.Why, problems=(404, 409), anywhere=True),
     Line("POST", "/v1/tasks/{task}/retry", on_tasks.retry, "Submit an ended task again", WRITE, schemas.Task, 202, body=schemas.Nothing, problems=(404, 409)),
     Line("GET", "/v1/tasks/{task}/output", outputs.of_task, "Output of a task's command", READ, schemas.Output, query=schemas.OutputQuery, also=STREAM, problems=(404, 409)),
+    Line("POST", "/v1/tasks/{task}/input", on_input.take, "Type into a command that runs", WRITE, schemas.Taken, query=schemas.Input, body=bytes, problems=(404, 409)),
+    Line("POST", "/v1/tasks/{task}/terminal", on_input.resize, "Change the size of a command's terminal", WRITE, None, 204, body=schemas.TerminalSize, problems=(404, 409)),
     Line("GET", "/v1/routines", on_tasks.routines, "What can be run", READ, schemas.RoutineList),
     Line("GET", "/v1/resources", on_tasks.resources, "Resources in use, and who waits for them", READ, schemas.ResourceList),
     Line("POST", "/v1/resources/{kind}/{id}/unlock", on_tasks.unlock, "Unlock a resource, as an operator", ADMIN, schemas.Freed, body=schemas.Reason, problems=(404, 409), anywhere=True),
@@ -38,7 +40,7 @@ ISLANDS = (
     Line("POST", "/v1/islands/{name}/exec", on_islands.run, "Run a command in an island", WRITE, schemas.Task, 202, body=schemas.ExecRequest, keyed=True, problems=(404, 409, 429)),
     Line("POST", "/v1/islands/{name}/start", on_islands.start, "Start a stopped island", WRITE, schemas.Task, 202, body=schemas.How, keyed=True, problems=(404, 409)),
     Line("POST", "/v1/islands/{name}/stop", on_islands.stop, "Stop an island", WRITE, schemas.Task, 202, body=schemas.How, keyed=True, problems=(404, 409)),
-    Line("GET", "/v1/islands/{name}/logs", outputs.of_island, "Output of an island's program", READ, schemas.Output, query=schemas.LogQuery, also=STREAM, problems=(404, 409)),
+    Line("GET", "/v1/islands/{name}/logs", outputs.of_island, "Output of an island's program", READ, schemas.Output, query=schemas.OutputQuery, also=STREAM, problems=(404, 409)),
     Line("GET", "/v1/islands/{name}/files", on_islands.read_file, "Read a file", READ, bytes, query=schemas.FileQuery, problems=(404, 409)),
     Line("PUT", "/v1/islands/{name}/files", on_islands.write_file, "Write a file", WRITE, schemas.Task, 202, query=schemas.FileWrite, body=bytes, keyed=True, problems=(404, 409)),
     Line("GET", "/v1/islands/{name}/listing", on_islands.listing, "List a directory", READ, schemas.Things, query=schemas.FileQuery, problems=(404, 409)),

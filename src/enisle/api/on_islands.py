@@ -61,6 +61,8 @@ async def run(call: Call) -> Answer:
         cwd=body.cwd,
         stdin=stdin,
         timeout_s=body.timeout_s,
+        input=body.input,
+        terminal=(body.rows, body.columns) if body.tty else (),
         **_asked(call),
     )
     return await submitted(call, task)

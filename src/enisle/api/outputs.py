@@ -6,24 +6,28 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from enisle.api.on_tasks import find
+from enisle.api.on_input import glance
 from enisle.api.problems import document, encode
 from enisle.api.services import Json
 from enisle.api.sse import EventStream, event, with_heartbeats
 from enisle.api.table import Answer, Call
 from enisle.errors import EnisleError, InvalidRequest
 
-POLL_S = 0.2
+SHORT_S = 0.05
+"""Before a host is asked again that could not wait for something new."""
 WAIT_S = 5.0
 Ask = Callable[[int, float], Awaitable[Json]]
 
 
 async def of_task(call: Call) -> Answer | ASGIApp:
-    identity = (await find(call, call.path["task"])).id
-    operations = call.services.operations
+    identity, operations = await glance(call), call.services.operations
+    tail = [call.query.tail]
 
     async def ask(after: int, wait_s: float) -> Json:
-        return await operations.task_output(identity, after, wait_s)
+        """The tail is of the first answer; what follows goes on from there."""
+        told = await operations.task_output(identity, after, wait_s, tail[0])
+        tail[0] = 0
+        return told
 
     return await _answer(call, ask)
 
@@ -34,14 +38,13 @@ async def of_island(call: Call) -> Answer | ASGIApp:
     tail = [call.query.tail]
 
     async def ask(after: int, wait_s: float) -> Json:
-        """The tail is of the first answer; what follows goes on from there."""
         end = asyncio.get_running_loop().time() + wait_s
         while True:
-            told = await operations.logs(name, after, tail[0])
+            told = await operations.logs(name, after, tail[0], max(0.0, end - asyncio.get_running_loop().time()))
             if told["chunks"] or told["ended"] or asyncio.get_running_loop().time() >= end:
                 tail[0] = 0
                 return told
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(SHORT_S)
 
     return await _answer(call, ask)
 
@@ -51,7 +54,7 @@ async def _answer(call: Call, ask: Ask) -> Answer | ASGIApp:
     if "text/event-stream" not in call.request.headers.get("accept", ""):
         return Answer(await ask(after, call.query.wait))
     first = await ask(after, 0)  # what is wrong is told as a problem, not in the middle of a stream
-    return EventStream(call.services, with_heartbeats(_stream(ask, first)))
+    return EventStream(call.services, with_heartbeats(_stream(ask, first)), at_once=True)
 
 
 async def _stream(ask: Ask, told: Json) -> AsyncGenerator[bytes, None]:

@@ -13,6 +13,8 @@ Text = Annotated[str, Meta(max_length=200)]
 Scope = Literal["read", "write", "admin", "join"]
 Mode = Literal["exclusive", "shared"]
 IfBlocked = Literal["wait", "fail"]
+Side = Annotated[int, Meta(ge=1, le=1000)]
+"""Rows or columns of a terminal."""
 Environment = dict[str, str]
 Words = list[str]
 
@@ -83,18 +85,19 @@ class Wait(Asked):
 
 
 class OutputQuery(Asked):
-    """Output from number `after` on; `wait` for some when there is none."""
-
-    after: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
-    wait: Annotated[float, Meta(ge=0, le=30)] = 0
-
-
-class LogQuery(Asked):
     """Output from number `after` on, or the last `tail` pieces; `wait` for some when there is none."""
 
     after: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
     tail: Annotated[int, Meta(ge=0, le=100_000)] = 0
     wait: Annotated[float, Meta(ge=0, le=30)] = 0
+
+
+class Input(Asked):
+    """Where a piece of input begins: each `writer` counts its bytes from 0. `end`: nothing comes after it."""
+
+    offset: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+    writer: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
+    end: bool = False
 
 
 class Force(Asked):
@@ -195,14 +198,28 @@ class IslandRequest(Asked):
 
 
 class ExecRequest(Asked):
-    """A command for an island. `stdin` is base64; `timeout_s` 0: no limit."""
+    """A command for an island. `stdin` is base64; `timeout_s` 0: no limit.
+
+    `input` "open": what it reads comes later, by `/v1/tasks/{task}/input`. `tty`: it has a terminal of that size.
+    """
 
     argv: Annotated[Words, Meta(min_length=1, max_length=1024)]
     env: Environment = {}
     cwd: Annotated[str, Meta(max_length=4096)] = ""
     stdin: str = ""
     timeout_s: Annotated[float, Meta(ge=0, le=30 * 86400)] = 0
+    input: Literal["", "open"] = ""
+    tty: bool = False
+    rows: Side = 24
+    columns: Side = 80
     if_blocked: IfBlocked = "wait"
+
+
+class TerminalSize(Asked):
+    """The size of a terminal, in characters."""
+
+    rows: Side
+    columns: Side
 
 
 class How(Asked):
@@ -419,6 +436,13 @@ class Chunk(Struct):
     stream: str
     data: str
     time: float
+
+
+class Taken(Struct):
+    """How much was taken: the writer goes on at `next`; `later`: not all of it, the command does not read now."""
+
+    next: int
+    later: bool
 
 
 class Output(Struct):

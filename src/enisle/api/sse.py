@@ -38,10 +38,13 @@ HEARTBEAT = b": still here\n\n"
 
 
 class EventStream:
-    """An answer whose parts come from a generator of bytes. It ends with its source, its reader or the process."""
+    """An answer whose parts come from a generator of bytes. It ends with its source, its reader or the process.
 
-    def __init__(self, services: Services, source: AsyncGenerator[bytes, None]) -> None:
-        self._services, self._source = services, source
+    `at_once`: somebody may be typing; else small parts wait for each other.
+    """
+
+    def __init__(self, services: Services, source: AsyncGenerator[bytes, None], at_once: bool = False) -> None:
+        self._services, self._source, self._at_once = services, source, at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         measures = self._services.measures
@@ -66,7 +69,7 @@ class EventStream:
             await self._source.aclose()
 
     async def _pump(self, scope: Scope, send: Send) -> None:
-        _keep_close(scope)
+        _keep_close(scope, self._at_once)
         try:
             await self._send(send, {"type": "http.response.start", "status": 200, "headers": HEADERS})
             async for part in self._source:
@@ -120,7 +123,7 @@ def _transport(scope: Scope) -> asyncio.Transport | None:
     return scope.get("enisle.transport")
 
 
-def _keep_close(scope: Scope) -> None:
+def _keep_close(scope: Scope, at_once: bool) -> None:
     """Let little wait between us and the reader, so that what it gets is new."""
     if transport := _transport(scope):
         transport.set_write_buffer_limits(high=AHEAD)
@@ -129,7 +132,7 @@ def _keep_close(scope: Scope) -> None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, AHEAD)
                 # Events of a busy platform go together: a packet each fills a small window with their headers.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, at_once)
 
 
 def abort(scope: Scope) -> None:

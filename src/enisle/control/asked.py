@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from enisle.control.shown import Json, host_json, island_json, vm_json
 from enisle.errors import NotFound, StateError
-from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Task
+from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, State, Task
 
 LONGEST_WAIT_S = 20.0
 SIGHT_S = 0.5
@@ -94,9 +94,10 @@ class Looking:
             raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
         return await self._questions.ask(host, verb, {"island": name, **arguments}, timeout_s)
 
-    async def logs(self, name: str, after: int = 0, tail: int = 0) -> Json:
-        """Return what the island's program wrote, from piece `after` on, or its last `tail` pieces."""
-        return await self._ask_island(name, "log", {"after": after, "tail": tail})
+    async def logs(self, name: str, after: int = 0, tail: int = 0, wait_s: float = 0.0) -> Json:
+        """Return what the island's program wrote, from piece `after` on, or its last `tail` pieces; wait for some."""
+        wait_s = min(wait_s, LONGEST_WAIT_S)
+        return await self._ask_island(name, "log", {"after": after, "tail": tail, "wait_s": wait_s}, wait_s + 8.0)
 
     async def read_file(self, name: str, path: str, offset: int = 0, limit: int = MAX_READ) -> bytes:
         """Return a part of a file, nothing when there is none there. Raises NotFound, StateError."""
@@ -114,16 +115,17 @@ class Looking:
 
     # ---- output ----------------------------------------------------------------------------------------------------
 
-    async def task_output(self, task: str, after: int = 0, wait_s: float = 0.0) -> Json:
-        """Return what a task's command wrote, from piece `after` on; wait for some when there is none."""
+    async def task_output(self, task: str, after: int = 0, wait_s: float = 0.0, tail: int = 0) -> Json:
+        """Return what a task's command wrote, from piece `after` on or its last `tail` pieces; wait for some."""
         deadline = time.monotonic() + min(max(0.0, wait_s), LONGEST_WAIT_S)
         while True:
             found = await self._task(task)
             left = max(0.0, deadline - time.monotonic())
-            told = await self._output(found, after, left)
+            told = await self._output(found, after, left, tail)
             if told["chunks"] or told["ended"] or time.monotonic() >= deadline:
                 return told
-            await asyncio.sleep(min(0.1, max(0.01, left)))
+            # It has not begun, or has ended and its task is about to: neither takes long once the task runs.
+            await asyncio.sleep(min(0.02 if found.state == State.RUNNING else 0.1, max(0.01, left)))
 
     async def _task(self, identity: str) -> Task:
         """Return a task; one that was only just submitted may not be in sight yet."""
@@ -134,11 +136,11 @@ class Looking:
             await asyncio.sleep(0.02)
         raise NotFound(f"there is no task {identity}", "", "`enisle task ls`")
 
-    async def _output(self, task: Task, after: int, wait_s: float) -> Json:
+    async def _output(self, task: Task, after: int, wait_s: float, tail: int) -> Json:
         nothing: Json = {"chunks": [], "next": after, "ended": task.state in ENDED, "truncated": False}
         if task.routine != "island.exec@1" or not task.host or not task.attempt:
             return nothing
-        question = {"task": task.id, "after": after, "wait_s": wait_s}
+        question = {"task": task.id, "after": after, "wait_s": wait_s, "tail": tail}
         try:
             told = await self._ask_island(str(task.arguments["island"]), "output", question, wait_s + 5.0)
         except NotFound:

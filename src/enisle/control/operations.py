@@ -8,14 +8,24 @@ loop owns it.
 import asyncio
 import base64
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from enisle.control.asked import Looking
 from enisle.control.shown import Json
-from enisle.control.specs import IslandSpec, VmSpec, check_command, check_environment, check_island, check_vm
-from enisle.errors import EnisleError, InvalidRequest, StateError
-from enisle.tasks import EXCLUSIVE, PINNED, RETRYABLE, SHARED, WAIT, Request, Resource, Task, task_id
+from enisle.control.specs import (
+    IslandSpec,
+    VmSpec,
+    check_command,
+    check_environment,
+    check_interaction,
+    check_island,
+    check_vm,
+)
+from enisle.errors import EnisleError, HostError, InvalidRequest, NotFound, StateError
+from enisle.tasks import ENDED, EXCLUSIVE, PINNED, RETRYABLE, SHARED, WAIT, Request, Resource, Silent, Task, task_id
 
+EXEC = "island.exec@1"
 INLINE = 30 << 10
 """Bytes that travel in a task's arguments; more goes by way of the object store."""
 MAX_CONTENT = 16 << 20
@@ -51,12 +61,17 @@ class Operations(Looking):
         cwd: str = "",
         stdin: bytes = b"",
         timeout_s: float = 0.0,
+        input: str = "",
+        terminal: Sequence[int] = (),
         tenant: str,
         actor: str,
         key: str = "",
         if_blocked: str = WAIT,
     ) -> Task:
-        """Run a command on an island; several may run on it at once."""
+        """Run a command on an island; several may run on it at once.
+
+        `input` "open": more comes by `task_input`. `terminal`: (rows, columns) of one of its own.
+        """
         await self.island(name, tenant)
         arguments: Json = {"island": name, "argv": check_command(argv)}
         if env:
@@ -69,12 +84,44 @@ class Operations(Looking):
             if not 0 < timeout_s <= MAX_TIMEOUT_S:
                 raise InvalidRequest(f"a command cannot have {timeout_s} seconds", f"at most {MAX_TIMEOUT_S:g}", "")
             arguments["timeout_s"] = float(timeout_s)
+        given = check_interaction(input, list(terminal), bool(stdin))
+        arguments |= {word: value for word, value in given.items() if value}
         if stdin:
             arguments["stdin"] = await self._carried(stdin, "the input")
         held = (Resource("island", name, SHARED),)
-        return await self._tasks(tenant, actor).submit(
-            Request("island.exec@1", arguments, held, if_blocked=if_blocked, key=key)
-        )
+        return await self._tasks(tenant, actor).submit(Request(EXEC, arguments, held, if_blocked=if_blocked, key=key))
+
+    async def task_input(self, task: str, writer: str, offset: int, content: bytes, end: bool = False) -> Json:
+        """Give a command that runs a writer's bytes from `offset` on, `end`: the last; return {"next", "later"}.
+
+        Asked again after an answer was lost, nothing is doubled (`control.typed`). Raises StateError when it takes no
+        more, HostError while its host is away.
+        """
+        data = base64.b64encode(content).decode()
+        asked: Json = {"writer": writer, "offset": offset, "data": data, "end": end}
+        told = await self._tell_command(task, asked)
+        return told if told is not None else {"next": offset, "later": True}
+
+    async def resize_terminal(self, task: str, rows: int, columns: int) -> None:
+        """Change the size of the terminal of a command that runs. Raises StateError, HostError."""
+        check_interaction("", [rows, columns], False)
+        if await self._tell_command(task, {"resize": [rows, columns]}) is None:
+            raise StateError("the command has no terminal", "it is only about to begin", "ask again")
+
+    async def _tell_command(self, identity: str, asked: Json) -> Json | None:
+        """Return what the host of a running command answers, None when the command is about to begin there."""
+        task = await self._task(identity)
+        if task.routine != EXEC:
+            raise StateError(f"task {identity} takes no input", f"{task.routine} is no command", "")
+        if task.state in ENDED or not task.attempt:
+            why = f"it is {task.state}" if task.state in ENDED else "it has not begun"
+            raise StateError(f"the command of task {identity} takes no input", why, "")
+        try:
+            return await self._ask_island(str(task.arguments["island"]), "input", {"task": identity, **asked})
+        except NotFound:
+            return None
+        except Silent as silent:
+            raise HostError(silent.message, silent.why, "it is asked again when its agent is back") from None
 
     async def _carried(self, content: bytes, what: str) -> Json:
         """Return how bytes travel with a task."""

@@ -24,7 +24,7 @@ from enisle.tasks.objects import Objects
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import plan
 from enisle.tasks.processes import Ended, run_process
-from enisle.tasks.questions import Questions
+from enisle.tasks.questions import Questions, Silent
 from enisle.tasks.records import (
     EXCLUSIVE,
     FAIL,
@@ -92,6 +92,7 @@ __all__ = [
     "Routine",
     "Routines",
     "Safety",
+    "Silent",
     "StaleToken",
     "State",
     "Store",

@@ -31,6 +31,10 @@ SETTLING_S = 1.0
 """How long nobody may be there to answer before that is believed: a subscription of a new agent takes its time."""
 
 
+class Silent(StateError):
+    """A host did not answer: what it was asked for may have been done, or not."""
+
+
 class Questions:
     """`async with Questions(url) as questions`: one side of both."""
 
@@ -82,7 +86,7 @@ class Questions:
             if headers.get("Status") != NOBODY:
                 return _result(json.loads(message.data))
             if time.monotonic() - begin > min(SETTLING_S, timeout_s):
-                raise StateError(f"host {host} does not answer", "its agent is not connected", "`enisle host ls`")
+                raise Silent(f"host {host} does not answer", "its agent is not connected", "`enisle host ls`")
             await asyncio.sleep(0.05)
 
     async def _ask_once(self, subject: str, payload: bytes, timeout_s: float, host: str) -> Msg:
@@ -94,7 +98,7 @@ class Questions:
                 return await future
         except TimeoutError:
             why = "no answer came in time"
-            raise StateError(f"host {host} does not answer", why, "`enisle host ls`") from None
+            raise Silent(f"host {host} does not answer", why, "`enisle host ls`") from None
         except (OSError, NatsError) as error:
             raise Unavailable("the engine is not there", type(error).__name__) from error
         finally:
