@@ -248,3 +248,28 @@ def test_a_client_finds_its_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("ENISLE_TOKEN", LOCAL)
     with Client() as client:
         assert client.hosts.list()
+
+
+def test_an_administrator_works_in_a_tenant_and_reads_who_did_what(url: str) -> None:
+    with Client(url, LOCAL, tenant="acme") as acme, Client(url, LOCAL, tenant="*") as every, Client(url, LOCAL) as own:
+        task = acme.tasks.submit("platform.sleep@1", {"seconds": 0.0})
+        assert (task.tenant, acme.tasks.wait(task.id, timeout=10).state) == ("acme", "done")
+        assert [one.id for one in acme.tasks.list()] == [task.id]
+        assert {"acme", "default"} == {one.tenant for one in every.tasks.list()}
+        assert every.tasks.get(task.id).id == task.id
+        with pytest.raises(NotFound):
+            own.tasks.get(task.id)
+        with pytest.raises(InvalidRequest, match="tenant"):
+            every.tasks.submit("platform.sleep@1", {"seconds": 0.0})
+        (act,) = own.audit(tenant="acme")
+        assert (act.action, act.actor, act.about["task"]) == ("submit", "local", task.id)
+        assert [one.id for one in acme.audit()] == [act.id]
+        assert own.version().version == enisle.__version__
+
+    async def check() -> None:
+        async with AsyncPlatform(url, LOCAL, tenant="acme") as platform:
+            assert [one.id async for one in platform.tasks.list()] == [task.id]
+            assert [one.id async for one in platform.audit(action="submit")] == [act.id]
+            assert (await platform.version()).api == "v1"
+
+    asyncio.run(check())

@@ -19,7 +19,8 @@ from api_parts import LOCAL, Platform
 from enisle.api.events import Events
 from enisle.api.lines import LINES
 from enisle.api.openapi import description
-from enisle.api.table import OPEN, TENANTS, Line
+from enisle.api.paths import TENANTS
+from enisle.api.table import OPEN, Line
 from enisle.control import IslandSpec, Operations, VmSpec
 from enisle.errors import HostError
 from enisle.tasks import EVERY, Request, Resource, Tasks

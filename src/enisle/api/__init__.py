@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from enisle.api.contexts import load_contexts as load_contexts
     from enisle.api.contexts import require_context_name as require_context_name
     from enisle.api.contexts import use_context as use_context
+    from enisle.api.paths import within as within
     from enisle.api.results import Event as Event
     from enisle.api.results import Result as Result
     from enisle.api.results import TaskFailed as TaskFailed
@@ -39,6 +40,7 @@ _MODULES = {
     "require_context_name": "contexts",
     "sign_in_code": "codes",
     "use_context": "contexts",
+    "within": "paths",
 }
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]  # the same names, told once
 

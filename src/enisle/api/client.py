@@ -7,6 +7,7 @@ Errors come back as the kinds of `enisle.errors`. What changes something carries
 answer is lost, and done once. Any thread may use a platform; its iterators belong to one.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -16,6 +17,7 @@ import msgspec
 
 from enisle.api import schemas
 from enisle.api.client_islands import IslandList
+from enisle.api.paths import within
 from enisle.api.reaching import (
     PATIENCE_S,
     EventReader,
@@ -33,11 +35,14 @@ Kind = TypeVar("Kind")
 
 
 class Platform:
-    """A platform. Without an address: ENISLE_URL, else the current context, else the one of this computer."""
+    """A platform. Without an address: ENISLE_URL, else the current context, else the one of this computer.
 
-    def __init__(self, url: str | None = None, token: str | None = None, *, ca: str = "") -> None:
+    With a `tenant` (else ENISLE_TENANT) an administrator acts in it; `*` looks at every one's.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, ca: str = "", tenant: str = "") -> None:
         address = find_address(url, token)
-        self.url = address.url
+        self.url, self.tenant = address.url, tenant or os.environ.get("ENISLE_TENANT", "")
         self._http = httpx.Client(**(address._replace(ca=ca) if ca else address).options())
         self.tasks, self.islands, self.vms = TaskList(self), IslandList(self), VmList(self)
         self.hosts, self.tokens = HostList(self), TokenList(self)
@@ -62,6 +67,7 @@ class Platform:
 
     def _send(self, method: str, path: str, again: bool, more: Json) -> httpx.Response:
         deadline = time.monotonic() + PATIENCE_S
+        more["params"] = within(self.tenant, path, more.get("params") or {})
         for pause in pauses():
             try:
                 response = self._http.request(method, path, **more)
@@ -83,7 +89,7 @@ class Platform:
 
     def stream(self, path: str, **query: Any) -> Iterator[tuple[str, Any]]:
         """Yield a stream's events; a connection that breaks is made again. Raises EnisleError."""
-        reader, since = EventReader(), time.monotonic()
+        reader, since, query = EventReader(), time.monotonic(), within(self.tenant, path, query)
         for pause in pauses():
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": reader.last} if reader.last else {})
             try:
@@ -102,6 +108,20 @@ class Platform:
                     raise lost(self.url, error) from error
             reader = reader.again()
             time.sleep(pause)
+
+    def audit(self, actor: str = "", tenant: str = "", action: str = "", since: float = 0) -> Iterator[schemas.Act]:
+        """Yield who did what, the latest first; needs the scope admin. `since`: seconds since 1970."""
+        query: Json = {"actor": actor, "tenant": tenant or self.tenant, "action": action, "since": since, "cursor": ""}
+        while True:
+            page = self.ask("GET", "/v1/audit", schemas.Acts, params=query)
+            yield from page.items
+            if not page.next:
+                return
+            query["cursor"] = page.next
+
+    def version(self) -> schemas.Version:
+        """Return what the platform is."""
+        return self.ask("GET", "/v1/version", schemas.Version)
 
     def health(self) -> schemas.Health:
         """Return whether the platform works, and why not. Raises HostError when nobody answers."""
@@ -192,8 +212,9 @@ class VmList:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    def list(self) -> Sequence[schemas.Vm]:
-        return self._platform.ask("GET", "/v1/vms", schemas.Vms).items
+    def list(self, state: str = "", host: str = "") -> Sequence[schemas.Vm]:
+        query = {"state": state, "host": host}
+        return self._platform.ask("GET", "/v1/vms", schemas.Vms, params=query).items
 
     def get(self, name: str) -> schemas.Vm:
         return self._platform.ask("GET", f"/v1/vms/{name}", schemas.Vm)

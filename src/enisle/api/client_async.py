@@ -8,6 +8,7 @@ answer is lost, and done once. One event loop owns a platform.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -17,6 +18,7 @@ import msgspec
 
 from enisle.api import schemas
 from enisle.api.client_async_islands import AsyncIslandList
+from enisle.api.paths import within
 from enisle.api.reaching import (
     PATIENCE_S,
     EventReader,
@@ -34,11 +36,14 @@ Kind = TypeVar("Kind")
 
 
 class AsyncPlatform:
-    """A platform. Without an address: ENISLE_URL, else the current context, else the one of this computer."""
+    """A platform. Without an address: ENISLE_URL, else the current context, else the one of this computer.
 
-    def __init__(self, url: str | None = None, token: str | None = None, *, ca: str = "") -> None:
+    With a `tenant` (else ENISLE_TENANT) an administrator acts in it; `*` looks at every one's.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, ca: str = "", tenant: str = "") -> None:
         address = find_address(url, token)
-        self.url = address.url
+        self.url, self.tenant = address.url, tenant or os.environ.get("ENISLE_TENANT", "")
         self._http = httpx.AsyncClient(**(address._replace(ca=ca) if ca else address).options())
         self.tasks, self.islands, self.vms = AsyncTaskList(self), AsyncIslandList(self), AsyncVmList(self)
         self.hosts, self.tokens = AsyncHostList(self), AsyncTokenList(self)
@@ -63,6 +68,7 @@ class AsyncPlatform:
 
     async def _send(self, method: str, path: str, again: bool, more: Json) -> httpx.Response:
         deadline = time.monotonic() + PATIENCE_S
+        more["params"] = within(self.tenant, path, more.get("params") or {})
         for pause in pauses():
             try:
                 response = await self._http.request(method, path, **more)
@@ -84,7 +90,7 @@ class AsyncPlatform:
 
     async def stream(self, path: str, **query: Any) -> AsyncIterator[tuple[str, Any]]:
         """Yield a stream's events; a connection that breaks is made again. Raises EnisleError."""
-        reader, since = EventReader(), time.monotonic()
+        reader, since, query = EventReader(), time.monotonic(), within(self.tenant, path, query)
         for pause in pauses():
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": reader.last} if reader.last else {})
             try:
@@ -103,6 +109,23 @@ class AsyncPlatform:
                     raise lost(self.url, error) from error
             reader = reader.again()
             await asyncio.sleep(pause)
+
+    async def audit(
+        self, actor: str = "", tenant: str = "", action: str = "", since: float = 0
+    ) -> AsyncIterator[schemas.Act]:
+        """Yield who did what, the latest first; needs the scope admin. `since`: seconds since 1970."""
+        query: Json = {"actor": actor, "tenant": tenant or self.tenant, "action": action, "since": since, "cursor": ""}
+        while True:
+            page = await self.ask("GET", "/v1/audit", schemas.Acts, params=query)
+            for act in page.items:
+                yield act
+            if not page.next:
+                return
+            query["cursor"] = page.next
+
+    async def version(self) -> schemas.Version:
+        """Return what the platform is."""
+        return await self.ask("GET", "/v1/version", schemas.Version)
 
     async def health(self) -> schemas.Health:
         """Return whether the platform works, and why not. Raises HostError when nobody answers."""
@@ -194,8 +217,9 @@ class AsyncVmList:
     def __init__(self, platform: AsyncPlatform) -> None:
         self._platform = platform
 
-    async def list(self) -> Sequence[schemas.Vm]:
-        return (await self._platform.ask("GET", "/v1/vms", schemas.Vms)).items
+    async def list(self, state: str = "", host: str = "") -> Sequence[schemas.Vm]:
+        query = {"state": state, "host": host}
+        return (await self._platform.ask("GET", "/v1/vms", schemas.Vms, params=query)).items
 
     async def get(self, name: str) -> schemas.Vm:
         return await self._platform.ask("GET", f"/v1/vms/{name}", schemas.Vm)

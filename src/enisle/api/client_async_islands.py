@@ -45,8 +45,9 @@ class AsyncIslandList:
         found = await self._platform.ask("GET", f"/v1/islands/{name}", schemas.Island)
         return AsyncPlatformIsland(self._platform, found)
 
-    async def list(self) -> Sequence["AsyncPlatformIsland"]:
-        found = await self._platform.ask("GET", "/v1/islands", schemas.Islands)
+    async def list(self, state: str = "", host: str = "") -> Sequence["AsyncPlatformIsland"]:
+        query = {"state": state, "host": host}
+        found = await self._platform.ask("GET", "/v1/islands", schemas.Islands, params=query)
         return [AsyncPlatformIsland(self._platform, one) for one in found.items]
 
 

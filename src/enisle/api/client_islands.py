@@ -45,8 +45,9 @@ class IslandList:
         found = self._platform.ask("GET", f"/v1/islands/{name}", schemas.Island)
         return PlatformIsland(self._platform, found)
 
-    def list(self) -> Sequence["PlatformIsland"]:
-        found = self._platform.ask("GET", "/v1/islands", schemas.Islands)
+    def list(self, state: str = "", host: str = "") -> Sequence["PlatformIsland"]:
+        query = {"state": state, "host": host}
+        found = self._platform.ask("GET", "/v1/islands", schemas.Islands, params=query)
         return [PlatformIsland(self._platform, one) for one in found.items]
 
 

@@ -14,12 +14,11 @@ from starlette.types import ASGIApp
 
 from enisle.api import schemas
 from enisle.api.follow import Follower
+from enisle.api.paths import TENANTS
 from enisle.api.problems import encode
 from enisle.api.services import Services
 from enisle.api.tokens import Principal
 
-TENANTS = ("/v1/tasks", "/v1/islands", "/v1/vms", "/v1/resources", "/v1/events")
-"""What belongs to tenants: there an administrator may name one, or look at every one's."""
 OPEN = ""
 """The scope of what everybody may ask."""
 
