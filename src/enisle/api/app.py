@@ -24,13 +24,13 @@ from enisle.api.follow import Follower
 from enisle.api.lines import LINES
 from enisle.api.on_tokens import sign_in_by_address
 from enisle.api.openapi import description
-from enisle.api.problems import HttpProblem, answer, encode
+from enisle.api.problems import HttpProblem, SchemaError, answer, encode
 from enisle.api.services import Services
 from enisle.api.static import SECURITY, Static
 from enisle.api.table import OPEN, Answer, Call, Line
 from enisle.api.tokens import Principal
 from enisle.errors import HostError, NotFound
-from enisle.tasks import ADDRESS
+from enisle.tasks import ADDRESS, EVERY
 
 NOBODY = Principal("", "default", frozenset())
 MAX_KEY = 200
@@ -78,6 +78,8 @@ class Operations:
         if line.scope != OPEN and (trouble := services.safe_mode()):
             raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
+        if schemas.InTenant in line.further and request.query_params.get("tenant") == EVERY:
+            raise SchemaError("this needs one tenant", "* is every one", "name whose it is")
         query = read_query(request, line.query, *line.further)
         for within in (schemas.InTenant, schemas.InTenants):
             if within in query:

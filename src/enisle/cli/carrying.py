@@ -153,12 +153,16 @@ def say_list(
 ) -> int:
     """Print items as was asked for: JSON, a name a line (-q), or a table; to a reader also that there are none."""
     terminal = sys.stdout.isatty()
+    rows = [row(item) for item in items] if not (options.json or options.quiet) else []
+    if options.tenant == "*" and "TENANT" not in head and all("tenant" in item for item in items):
+        head = (head[0], "TENANT", *head[1:])
+        rows = [(one[0], plain(item["tenant"]), *one[1:]) for one, item in zip(rows, items, strict=False)]
     if options.json:
         say_json(items)
     elif options.quiet:
         say("".join(f"{plain(item[name])}\n" for item in items))
     elif items or not terminal:
-        say(table(head, [row(item) for item in items], terminal))
+        say(table(head, rows, terminal))
     else:
         say(f"{nothing}\n")
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from enisle.api import within
 from enisle.cli.reach import NO_QUERY, Query, Unreachable
 from enisle.errors import EnisleError, GuestError, HostError, InvalidRequest, NotFound, StateError
 
@@ -30,9 +31,12 @@ STATUSES: dict[int, type[EnisleError]] = {400: InvalidRequest, 404: NotFound, 40
 
 
 class HttpDoor:
-    """Asks the platform at an address with a token; `ca` names a file of certificates to trust. One thread owns it."""
+    """Asks the platform at an address with a token, in a tenant; `ca` names a file of certificates to trust.
 
-    def __init__(self, url: str, token: str = "", ca: str = "") -> None:
+    One thread owns it.
+    """
+
+    def __init__(self, url: str, token: str = "", ca: str = "", tenant: str = "") -> None:
         parts = urlsplit(url)
         try:
             self._port = parts.port
@@ -42,7 +46,7 @@ class HttpDoor:
             raise InvalidRequest(f"{url!r} is no address of a platform", "it is no URL", "http://127.0.0.1:4600")
         self.url = url.rstrip("/")
         self._host, self._secure, self._base = parts.hostname, parts.scheme == "https", parts.path.rstrip("/")
-        self._token, self._ca = token, ca
+        self._token, self._ca, self._tenant = token, ca, tenant
         self._connection: http.client.HTTPConnection | None = None
 
     def __enter__(self) -> "HttpDoor":
@@ -61,8 +65,8 @@ class HttpDoor:
         content = None if body is None else json.dumps(body).encode()
         return self._asked(method, path, query, content, "application/json", key)
 
-    def upload(self, path: str, query: Query, content: bytes, key: str) -> Any:
-        return self._asked("PUT", path, query, content, "application/octet-stream", key)
+    def upload(self, path: str, query: Query, content: bytes, key: str, method: str = "PUT") -> Any:
+        return self._asked(method, path, query, content, "application/octet-stream", key)
 
     def _asked(self, method: str, path: str, query: Query, content: bytes | None, media: str, key: str) -> Any:
         headers = {"Content-Type": media} if content is not None else {}
@@ -102,6 +106,7 @@ class HttpDoor:
         self, method: str, path: str, query: Query, content: bytes | None, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
         """Return an answer that is no problem. A connection that broke is made again, for what may be asked twice."""
+        query = within(self._tenant, path, query)
         target = self._base + quote(path) + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json", **headers}
         if self._token:

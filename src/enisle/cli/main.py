@@ -91,7 +91,7 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.vm import vm
 
             return vm(options)
-        case "up" | "down" | "status" | "island" | "task" | "watch" | "host" | "join" | "token" | "context":
+        case "up" | "down" | "status" | "island" | "task" | "watch" | "host" | "join" | "token" | "audit" | "context":
             from enisle.cli.platform import platform
 
             return platform(options)

@@ -52,10 +52,11 @@ DEBUG = Option("--debug", "show a traceback when something fails")
 Group = tuple[str, tuple[Option, ...]]
 CONTEXT = Option("--context", "the platform to speak to, by its name (the current one)", "NAME", "")
 URL = Option("--url", "the platform to speak to, by its address (ENISLE_URL)", "URL", "")
+TENANT = Option("--tenant", "act in it, as an administrator; '*' looks at all (ENISLE_TENANT)", "TENANT", "")
 ENISLE: tuple[Group, ...] = (
-    ("options", (HELP, Option("--version", "show the version and exit"), CONTEXT, URL, DEBUG)),
+    ("options", (HELP, Option("--version", "show the version and exit"), CONTEXT, URL, TENANT, DEBUG)),
 )
-SHORT = {"-h": "--help", "-q": "--quiet"}
+SHORT = {"-h": "--help", "-q": "--quiet", "-i": "--interactive", "-t": "--tty"}
 RUN: tuple[Group, ...] = (
     (
         "what the program sees",
@@ -286,9 +287,10 @@ VERBS = {
     "host": Verb("enisle host VERB …", "its hosts", ()),
     "join": Verb("enisle join URL …", "let it use this machine, too", ()),
     "token": Verb("enisle token VERB …", "tokens that permit to use it", ()),
+    "audit": Verb("enisle audit …", "who did what", ()),
     "context": Verb("enisle context VERB …", "platforms by their names", ()),
 }
-PLATFORM = frozenset({"up", "down", "status", "island", "task", "watch", "host", "join", "token", "context"})
+PLATFORM = frozenset({"up", "down", "status", "island", "task", "watch", "host", "join", "token", "audit", "context"})
 """Verbs of the platform; the others are about this machine."""
 NOUNS = frozenset({"vm"}) | PLATFORM
 """Verbs that have verbs of their own, and read their words themselves (`read_verb`)."""
@@ -307,6 +309,7 @@ class Options:
     debug: bool
     context: str
     url: str
+    tenant: str
     json: bool
     root: str | None
     mounts: list[str]
@@ -364,8 +367,8 @@ def parse(words: Sequence[str]) -> Options:
     options.verb = left.pop(0)
     if options.verb not in VERBS:
         raise InvalidRequest(f"there is no verb {options.verb!r}", hint="enisle --help")
-    if (options.context or options.url) and options.verb not in PLATFORM:
-        why = "--context and --url name a platform"
+    if (options.context or options.url or options.tenant) and options.verb not in PLATFORM:
+        why = "--context, --url and --tenant are about a platform"
         raise InvalidRequest(f"enisle {options.verb} is about this machine", why, "enisle island --help")
     if options.verb in NOUNS:
         options.words = left
@@ -417,6 +420,9 @@ def _read_options(left: list[str], verb: Verb, options: Options) -> bool:
         word = left.pop(0)
         if word == "--":
             return True
+        if len(word) == 3 and f"-{word[1]}" in SHORT and f"-{word[2]}" in SHORT:  # -it is -i -t
+            left[:0] = [f"-{letter}" for letter in word[1:]]
+            continue
         flag, equals, value = word.partition("=")
         flag = SHORT.get(flag, flag)
         if flag == "--help":

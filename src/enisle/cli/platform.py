@@ -21,7 +21,7 @@ VERBS = {"island": ISLAND, "task": TASK, "host": HOST, "token": TOKEN, "context"
 NAMED = {"island create": 1, "island run": 0, "island exec": 1}
 """Verbs whose words end with a program, and how many names stand before it."""
 UNSAID = ("json", "quiet", "no_wait", "fail", "force", "keep", "detach", "no_stdin", "once", "all")
-EMPTY = ("name", "cwd", "mode", "reason", "why", "token", "ca", "state", "host")
+EMPTY = ("tenant", "name", "cwd", "mode", "reason", "why", "token", "ca", "state", "host")
 
 
 def platform(options: Options) -> int:
@@ -124,5 +124,9 @@ def _ask(options: PlatformOptions, noun: str) -> int:
                 from enisle.cli.token import token
 
                 return token(options, door)
+            case "audit":
+                from enisle.cli.audit import audit
+
+                return audit(options, door)
             case _:
                 raise AssertionError(f"{noun=}")

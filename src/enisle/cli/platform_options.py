@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from enisle.cli.options import CONTEXT, DEBUG, HELP, URL, Group, Option, Options, Verb
+from enisle.cli.options import CONTEXT, DEBUG, HELP, TENANT, URL, Group, Option, Options, Verb
 
 JSON = Option("--json", "print JSON")
 QUIET = Option("--quiet", "print names only (-q)")
-ASKING = (JSON, QUIET, CONTEXT, URL, DEBUG, HELP)
+ASKING = (JSON, QUIET, CONTEXT, URL, TENANT, DEBUG, HELP)
 """What every verb that asks a platform takes."""
 NO_WAIT = Option("--no-wait", "only submit the task; `enisle task wait` waits for it")
 NAMES = 99
@@ -79,6 +79,16 @@ SINGLE = {
         "Watch tasks and what they hold, live; piped, one line for each event.",
         asking(Option("--once", "print what is so now, and end")),
     ),
+    "audit": Verb(
+        "enisle audit [OPTIONS]",
+        "Say who did what, the latest first; of the tenant that --tenant names, or of all.",
+        asking(
+            Option("--actor", "what somebody did: local, token:NAME, session:console", "ACTOR", ""),
+            Option("--action", "submit, cancel, unlock, create-token, sign-in, refused, …", "ACTION", ""),
+            Option("--since", "in the last 90s, 15m, 12h or 30d", "TIME", ""),
+            Option("--limit", "no more than N (50)", "N", 50, int),
+        ),
+    ),
     "join": Verb(
         "enisle join [OPTIONS] URL",
         "Let a platform run islands on this machine.",
@@ -116,7 +126,8 @@ HOST = {
 }
 SCOPES = """
 scopes: read  look at everything of the tenant     write  change it, too
-        admin  hosts, tokens, unlocking            join   let a host join; nothing else
+        admin  every tenant, hosts, tokens, audit  join   let a host join; nothing else
+A token is for the tenant that --tenant names: default.
 """
 TOKEN = {
     "new": Verb(
@@ -124,7 +135,6 @@ TOKEN = {
         "make a token; it is shown this once",
         asking(
             Option("--scope", "read, write, admin or join (read); may be given often", "SCOPE", many="scopes"),
-            Option("--tenant", "for whom (default)", "TENANT", "default"),
             Option("--expires", "after 90s, 15m, 12h or 30d (never)", "TIME", ""),
         ),
         SCOPES,
@@ -174,7 +184,9 @@ class PlatformOptions(Options):
     ca: str
     detach: bool
     scopes: list[str]
-    tenant: str
+    actor: str
+    action: str
+    since: str
     expires: str
     reason: str
     why: str
@@ -193,6 +205,8 @@ class PlatformOptions(Options):
     host: str
     keep: bool
     no_stdin: bool
+    interactive: bool
+    tty: bool
     mode: str
 
     def __init__(self, options: Options) -> None:
@@ -200,4 +214,6 @@ class PlatformOptions(Options):
 
 
 def _typed(options: Options) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name in ("debug", "closed", "context", "url")}
+    return {
+        name: value for name, value in vars(options).items() if name in ("debug", "closed", "context", "url", "tenant")
+    }

@@ -29,7 +29,7 @@ class Door(Protocol):
 
     def download(self, path: str, query: Query) -> Iterator[bytes]: ...
 
-    def upload(self, path: str, query: Query, content: bytes, key: str) -> Any: ...
+    def upload(self, path: str, query: Query, content: bytes, key: str, method: str = "PUT") -> Any: ...
 
     def events(self) -> Iterator[tuple[str, str, Any]]:
         """Yield (name, id, value): what is so, then `current`, then what changes."""
@@ -42,6 +42,7 @@ class Address(Record):
     url: str
     token: str = ""
     ca: str = ""
+    tenant: str = ""
 
 
 @contextmanager
@@ -49,7 +50,8 @@ def reach(options: PlatformOptions) -> Generator[Door]:
     """Open the door of the platform that is meant. Raises NotFound when none is known."""
     from enisle.cli.http_door import HttpDoor
 
-    with HttpDoor(*find_address(options)) as door:
+    tenant = options.tenant or os.environ.get("ENISLE_TENANT", "")
+    with HttpDoor(*find_address(options)._replace(tenant=tenant)) as door:
         yield door
 
 

@@ -11,7 +11,7 @@ from enisle.cli.reach import Door
 from enisle.cli.task_drawing import Json
 from enisle.errors import InvalidRequest
 
-HEAD = ("ID", "NAME", "SCOPES", "TENANT", "MADE", "EXPIRES")
+HEAD = ("ID", "NAME", "SCOPES", "TENANT", "MADE", "USED", "EXPIRES")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SCOPES = ("read", "write", "admin", "join")
 
@@ -41,7 +41,12 @@ def new(options: PlatformOptions, door: Door) -> int:
             raise InvalidRequest(
                 f"there is no scope {plain(scope)!r}", "there are " + ", ".join(SCOPES), "--scope read"
             )
-    body = {"name": name, "scopes": scopes, "tenant": options.tenant, "expires_s": seconds(options.expires)}
+    body = {
+        "name": name,
+        "scopes": scopes,
+        "tenant": options.tenant or "default",
+        "expires_s": seconds(options.expires),
+    }
     made = door.ask("POST", "/v1/tokens", {}, body)
     if options.json:
         say_json(made)
@@ -54,13 +59,13 @@ def new(options: PlatformOptions, door: Door) -> int:
     return 0
 
 
-def seconds(word: str) -> float:
+def seconds(word: str, example: str = "--expires 30d") -> float:
     """Return what 90s, 15m, 12h or 30d says; nothing is 0, for ever. Raises InvalidRequest."""
     if not word:
         return 0.0
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", word)
     if not found or not int(found[1]):
-        raise InvalidRequest(f"{plain(word)!r} is no time", "it has a number and one of s, m, h, d", "--expires 30d")
+        raise InvalidRequest(f"{plain(word)!r} is no time", "it has a number and one of s, m, h, d", example)
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -74,7 +79,8 @@ def _row(found: Json) -> tuple[str, ...]:
     expires = _day(found["expires"]) if found["expires"] else "never"
     scopes = ",".join(map(plain, found["scopes"]))
     made = _day(found["created"])
-    return (plain(found["id"]), plain(found["name"]), scopes, plain(found["tenant"]), made, expires)
+    used = _day(found["used"]) if found.get("used") else "-"
+    return (plain(found["id"]), plain(found["name"]), scopes, plain(found["tenant"]), made, used, expires)
 
 
 def _day(moment: float) -> str:

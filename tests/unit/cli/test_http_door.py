@@ -106,6 +106,21 @@ def test_a_problem_is_raised_as_what_it_is(status: int, kind: str, expected: typ
     assert str(caught.value) == "what\n  because\n  hint: `enisle x`"
 
 
+def test_a_tenant_is_named_where_things_are_tenants() -> None:
+    answers = [telling({}) for _ in range(4)]
+    with serving(*answers) as (url, told), HttpDoor(url, tenant="*") as door:
+        door.ask("GET", "/v1/islands", {"host": "h1"})
+        door.upload("/v1/islands/web/files", {"path": "/x"}, b"", "k")
+        door.ask("GET", "/v1/hosts")
+        door.ask("GET", "/v1/audit")
+    assert [path for _, path, _, _ in told.seen] == [
+        "/v1/islands?host=h1&tenant=%2A",
+        "/v1/islands/web/files?path=%2Fx&tenant=%2A",
+        "/v1/hosts",
+        "/v1/audit?tenant=%2A",
+    ]
+
+
 @pytest.mark.parametrize("content", [b"<html>no</html>", b"", b"[]", b'{"detail": 7}', b"\xff"])
 def test_what_is_no_platform_is_told_so(content: bytes) -> None:
     with serving(telling(content, 502, "text/html")) as (url, _), HttpDoor(url) as door:
