@@ -6,14 +6,25 @@ import select
 import stat
 from typing import Any
 
-from enisle.cli.carrying import CANCELLED, Wish, conclude, failure_of, one_word, say_json, segment, tell, tell_submitted
+from enisle.cli.carrying import (
+    CANCELLED,
+    Wish,
+    conclude,
+    failure_of,
+    find_task,
+    one_word,
+    say_json,
+    segment,
+    tell,
+    tell_submitted,
+)
 from enisle.cli.following import Screen, detached, follow, interruptible
 from enisle.cli.main import tell_note
 from enisle.cli.output import mutter
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.streaming import stream_output
-from enisle.cli.task_drawing import Json
+from enisle.cli.task_drawing import ENDED, Json
 from enisle.errors import InvalidRequest
 
 MAX_STDIN = 512 << 10
@@ -27,7 +38,7 @@ def execute(options: PlatformOptions, door: Door) -> int:
     name = segment(one_word(options, "island"), "an island")
     body = _command(options)
     current: list[Json | None] = [None]
-    with interruptible(lambda: detached(current[0], "output")):
+    with interruptible(lambda: _farewell(options, current[0])):
         wish = Wish("POST", f"/v1/islands/{name}/exec", name, lambda _: "", body)
         current[0] = task = wish.submit(door)
         if options.no_wait:
@@ -43,15 +54,33 @@ def _command(options: PlatformOptions) -> Json:
     timeout = options.timeout or 0.0
     if not 0 <= timeout < 30 * 86400:
         raise InvalidRequest(f"a program cannot run for {timeout:g} seconds", "", "--timeout 60")
+    variables = environment(options.variables) if options.verb == "island exec" else {}
     asked: Json = {
         "argv": options.command,
-        "env": environment(options.variables) if options.verb == "island exec" else {},
+        "env": variables,
         "cwd": options.cwd,
-        "stdin": "" if options.no_stdin else base64.b64encode(read_stdin()).decode(),
         "timeout_s": timeout,
         "if_blocked": "fail" if options.fail else "",
     }
+    if options.interactive or options.tty:
+        asked |= _talking(options, variables)
+    elif not options.no_stdin:
+        asked["stdin"] = base64.b64encode(read_stdin()).decode()
     return {name: value for name, value in asked.items() if value}
+
+
+def _talking(options: PlatformOptions, variables: Json) -> Json:
+    """Return what is asked for a command that is used from here. Raises InvalidRequest."""
+    if options.json or options.no_stdin or (options.verb == "island run" and options.detach):
+        raise InvalidRequest("-i and -t cannot be had with that", "they use your terminal", "leave them out")
+    from enisle.cli.attached import interactive
+
+    term = {"TERM": os.environ.get("TERM") or "xterm"} if options.tty and "TERM" not in variables else {}
+    return interactive(options) | {"env": variables | term}
+
+
+def _farewell(options: PlatformOptions, task: Json | None) -> str:
+    return detached(task, "attach" if options.interactive or options.verb == "task attach" else "output")
 
 
 def read_stdin() -> bytes:
@@ -73,7 +102,7 @@ def read_stdin() -> bytes:
         found += part
         if len(found) > MAX_STDIN:
             why = f"it may have {MAX_STDIN >> 10} KiB"
-            raise InvalidRequest("standard input is too long", why, "enisle island files put NAME PATH, and read that")
+            raise InvalidRequest("standard input is too long", why, "-i sends any amount")
 
 
 def _attend(options: PlatformOptions, door: Door, task: Json) -> int:
@@ -81,9 +110,27 @@ def _attend(options: PlatformOptions, door: Door, task: Json) -> int:
     screen = Screen(options.quiet or options.json)
     if not options.json:
         task = follow(door, task, screen, lambda now: now["state"] == "running")
-        if task["state"] == "running" or task["result"]:
+        talking = options.interactive or options.tty
+        if talking and task["state"] == "running":
+            from enisle.cli.attached import attach
+
+            attach(options, door, task)
+        elif task["state"] == "running" or task["result"]:
             stream_output(door, f"/v1/tasks/{task['id']}", to_the_end=True)
     return _end(options, follow(door, task, screen))
+
+
+def attach_again(options: PlatformOptions, door: Door) -> int:
+    """Come back to a command; return the exit code."""
+    from enisle.cli.attached import again
+
+    found = find_task(door, one_word(options, "task"))
+    with interruptible(lambda: _farewell(options, found)):
+        if found["state"] in ENDED:
+            stream_output(door, f"/v1/tasks/{found['id']}", to_the_end=True)
+        else:
+            again(options, door, found)
+        return _end(options, follow(door, found, Screen(options.quiet or options.json)))
 
 
 def _end(options: PlatformOptions, task: Json) -> int:
@@ -96,7 +143,8 @@ def _end(options: PlatformOptions, task: Json) -> int:
         return CANCELLED if options.json else conclude(options, task, "", lambda _: "")
     result: dict[str, Any] = task["result"]
     if result["timed_out"]:
-        tell_note(f"killed after {options.timeout:g} seconds" if options.timeout else "killed: its time was over")
+        timeout = vars(options).get("timeout")
+        tell_note(f"killed after {timeout:g} seconds" if timeout else "killed: its time was over")
         return TIMED_OUT
     return int(result["exit_code"])
 
@@ -111,7 +159,7 @@ def run(options: PlatformOptions, door: Door, wanted: Json) -> int:
     from enisle.cli.island import made, remove_quietly
 
     current: list[Json | None] = [None]
-    with interruptible(lambda: detached(current[0], "output")):
+    with interruptible(lambda: _farewell(options, current[0])):
         quiet = Screen(options.quiet or options.json)
         current[0] = task = Wish("POST", "/v1/islands", "", lambda _: "", wanted).submit(door)
         name = made(task)

@@ -22,16 +22,19 @@ COMMAND = (
     Option("--env", "set an environment variable; often", "K=V", many="variables"),
     Option("--cwd", "start in DIR", "DIR", ""),
     Option("--timeout", "kill it after that long", "SECONDS", None, float),
+    Option("--interactive", "-i: standard input goes to it as it comes, however much", ""),
+    Option("--tty", "-t: give it a terminal; with -i yours is used by it (Ctrl-P Ctrl-Q leaves)", ""),
     Option("--no-stdin", "give it no standard input; by default what is piped in"),
 )
 LEAVES = """
-Ctrl-C leaves it running and says how to come back.
+Ctrl-C leaves it running and says how to come back; with -it the program gets
+Ctrl-C, and Ctrl-P Ctrl-Q leaves. `enisle task attach TASK` comes back.
 
 exit codes:
   the program's own; 128 + N when signal N ended it
   124   --timeout ended the program
   125   the platform could not run it
-  130   left by Ctrl-C, or cancelled
+  130   left by Ctrl-C or Ctrl-P Ctrl-Q, or cancelled
 """
 FILES = """
   files ls NAME [PATH]       what is in a directory (/)

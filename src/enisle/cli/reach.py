@@ -50,8 +50,8 @@ def reach(options: PlatformOptions) -> Generator[Door]:
     """Open the door of the platform that is meant. Raises NotFound when none is known."""
     from enisle.cli.http_door import HttpDoor
 
-    tenant = options.tenant or os.environ.get("ENISLE_TENANT", "")
-    with HttpDoor(*find_address(options)._replace(tenant=tenant)) as door:
+    options.tenant = options.tenant or os.environ.get("ENISLE_TENANT", "")
+    with HttpDoor(*find_address(options)._replace(tenant=options.tenant)) as door:
         yield door
 
 

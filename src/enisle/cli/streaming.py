@@ -43,12 +43,14 @@ def show(chunks: Sequence[Json]) -> None:
         pass_on(chunk["stream"], decode(chunk))
 
 
-def stream_output(door: Door, task_path: str, to_the_end: bool) -> None:
-    """Print a task's output so far, or until its program has ended."""
+def stream_output(door: Door, task_path: str, to_the_end: bool, tail: int = 0) -> None:
+    """Print a task's output so far, or until its program has ended; all of it, or from its last `tail` pieces on."""
+    query = {"tail": tail} if tail else {}
     stream = Stream(door, f"{task_path}/output")
     while True:
         try:
-            chunks = stream.read(WAIT_S if to_the_end else 0)
+            chunks = stream.read(WAIT_S if to_the_end else 0, **query)
+            query = {}
         except (NotFound, StateError):
             # Not there yet, or its host is away: how the task is decides.
             if not to_the_end or _has_ended(door, task_path, 1.0):

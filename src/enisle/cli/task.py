@@ -40,6 +40,10 @@ def task(options: PlatformOptions, door: Door) -> int:
             return retry(options, door)
         case "task output":
             return output(options, door)
+        case "task attach":
+            from enisle.cli.island_exec import attach_again
+
+            return attach_again(options, door)
         case "task submit":
             return submit(options, door)
         case "task routines":

@@ -9,6 +9,9 @@ TASK is an id, or its beginning.
 TELLS_END = """
 exit codes: 0 done, 1 failed, 130 cancelled (or left by Ctrl-C: the task goes on)
 """
+ATTACHED = """
+Ctrl-P Ctrl-Q leaves it running. The exit code is the program's.
+"""
 TASK = {
     "ls": Verb(
         "enisle task ls [OPTIONS]",
@@ -35,6 +38,13 @@ TASK = {
         "print what a task's program wrote",
         asking(Option("--follow", "go on until it ends")),
         IDS,
+        1,
+    ),
+    "attach": Verb(
+        "enisle task attach [OPTIONS] TASK",
+        "come back to a command: its recent output, and your keys go to it",
+        asking(),
+        IDS + ATTACHED,
         1,
     ),
     "submit": Verb(

@@ -53,6 +53,10 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the terminal the modes it had."""
         with self._lock:
             self._write(self._modes)
 

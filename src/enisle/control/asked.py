@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from enisle.control.shown import Json, host_json, island_json, vm_json
 from enisle.errors import NotFound, StateError
-from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, State, Task
+from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Silent, State, Task
 
 LONGEST_WAIT_S = 20.0
 SIGHT_S = 0.5
+AGENT_LOOK_S = 0.25
 MAX_READ = 512 << 10
 """Bytes of a file in one answer."""
 
@@ -92,7 +93,22 @@ class Looking:
         host = str((view.records.get(key) or view.live.get(key) or {}).get("host", ""))
         if not host:
             raise NotFound(f"there is no island {name}", "", "`enisle island ls`")
-        return await self._questions.ask(host, verb, {"island": name, **arguments}, timeout_s)
+        return await self._ask_same_agent(host, verb, {"island": name, **arguments}, timeout_s)
+
+    async def _ask_same_agent(self, host: str, verb: str, arguments: Json, timeout_s: float) -> Any:
+        """Ask a host as long as its agent is the one that was asked: another knows nothing of the question."""
+        agent = self._agent(host)
+        asking = asyncio.ensure_future(self._questions.ask(host, verb, arguments, timeout_s))
+        try:
+            while not (await asyncio.wait([asking], timeout=AGENT_LOOK_S))[0]:
+                if self._agent(host) != agent:
+                    raise Silent(f"host {host} does not answer", "its agent has just begun anew", "ask again")
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    def _agent(self, host: str) -> Any:
+        return self._view.hosts.get(host, {}).get("started")
 
     async def logs(self, name: str, after: int = 0, tail: int = 0, wait_s: float = 0.0) -> Json:
         """Return what the island's program wrote, from piece `after` on, or its last `tail` pieces; wait for some."""
