@@ -217,7 +217,7 @@ def test_a_wrong_place_to_resume_at_starts_anew(fake: Fake, pages: tuple[Page, P
         else:
             route.continue_()
 
-    page.route("**/v1/events", refuse_once)
+    page.route("**/v1/events*", refuse_once)
     fake.cut()
     fake.put("island", "later", island("later"))
     expect(page.locator("[role=row]", has_text="later")).to_be_visible()

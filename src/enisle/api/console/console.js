@@ -9,7 +9,7 @@ import { island } from "./island.js";
 import { islands } from "./islands.js";
 import { help, listenToKeys } from "./keys.js";
 import { button, close, commandLine, drawDialogs, empty, field, isOpen, problemView } from "./parts.js";
-import { call, token } from "./rest.js";
+import { call } from "./rest.js";
 import { ended, store } from "./store.js";
 import { task, tasks } from "./tasks.js";
 
@@ -19,14 +19,14 @@ let busy = false;
 
 async function enter(event) {
 	event.preventDefault();
-	token.set(new FormData(event.target).get("token").trim());
+	sessionStorage.token = new FormData(event.target).get("token").trim();
 	redraw((busy = true));
 	try {
 		await call("GET", "/v1/sessions");
 		refused = null;
 		store.retry();
 	} catch (refusal) {
-		token.set("");
+		sessionStorage.token = "";
 		refused = refusal;
 	}
 	redraw((busy = false));

@@ -1,6 +1,7 @@
 // Values as people read them, and the command line that does what a control does: the words of `enisle`.
 
 import { now } from "./rest.js";
+import { store } from "./store.js";
 
 const UNITS = ["B", "K", "M", "G", "T", "P"];
 const PLAIN = /^[\w@%+=:,./…-]+$/;
@@ -41,8 +42,12 @@ export const among = (wanted, ...texts) => texts.some((text) => String(text ?? "
 /** Quote a word for a POSIX shell. */
 export const quote = (word) => (PLAIN.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
 
-/** Join words to a line of `enisle`; empty ones are left out. */
-export const line = (...words) => ["enisle", ...words.flat(Infinity).filter(Boolean).map(quote)].join(" ");
+/** Join words to a line of `enisle`; empty ones are left out, and whose it is is said where there are several. */
+export function line(...words) {
+	const all = words.flat(Infinity).filter(Boolean);
+	const tenant = store.tenants.size > 1 && all.map((word) => store[all[0]]?.get?.(word)?.tenant).find(Boolean);
+	return ["enisle", ...(tenant ? ["--tenant", tenant] : []), ...all].map(quote).join(" ");
+}
 
 /** What is run for a typed line: its words, or a shell when it uses what only a shell understands. */
 export function program(text) {

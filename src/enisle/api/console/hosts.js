@@ -3,12 +3,11 @@
 import { to } from "./app.js";
 import { h } from "./dom.js";
 import { ago, among, bytes, json, line, routineName } from "./format.js";
-import { absent, act, ask, button, code, detailHead, drawDialogs, facts, field, HOST, link, listView, nameColumn, say, started, STATE, table } from "./parts.js";
+import { absent, act, ask, button, code, detailHead, facts, HOST, link, listView, nameColumn, say, STATE, table, TENANT, typed } from "./parts.js";
 import { at, call } from "./rest.js";
 import { ended, store } from "./store.js";
 
 const on = (kind, name) => [...store[kind].values()].filter((one) => one.host === name && !(kind === "task" && ended(one)));
-const found = () => [...store.host].map(([name, one]) => ({ name, ...one })).sort((a, b) => a.name.localeCompare(b.name));
 const number = { class: "number" };
 const minor = { class: "number minor" };
 
@@ -25,9 +24,9 @@ const COLUMNS = [
 ];
 
 export const hosts = () =>
-	listView("Hosts", line("host", "ls"), found, {
+	listView("Hosts", "host", line("host", "ls"), {
 		columns: COLUMNS,
-		row: ({ name }) => ({ key: name, opens: to("hosts", name), resource: `host.${name}`, cli: line("host", "show", name) }),
+		cli: (name) => line("host", "show", name),
 		filter: (one, text) => among(text, one.name, one.state, one.version),
 		lacking: ["No host is here", "Without one, tasks wait. On the machine that shall join, type:", `enisle join --token TOKEN ${location.origin}`],
 	});
@@ -36,7 +35,7 @@ export const host = (name) => ({
 	title: name,
 	line: line("host", "show", name),
 	view() {
-		const one = found().find((other) => other.name === name);
+		const one = store.host.get(name);
 		if (!one) return absent("There is no such host", "It never joined, or was removed.", line("host", "ls"));
 		const live = one.state === "live";
 		const dead = button("Declare dead…", { class: "danger-text", resource: `host.${name}`, disabled: live, title: live && "it is live", cli: line("host", "declare-dead", "--reason", "…", name), onclick: () => declareDead(name) });
@@ -61,7 +60,7 @@ function declareDead(name) {
 	ask({
 		title: `Declare ${name} dead?`, label: "Declare dead", danger: true, line: words,
 		text: "Only when it cannot come back by itself: powered off, or cut from its storage. What it runs is given up, its tasks fail, what they hold becomes free.",
-		body: () => field("How do you know?", h("input", { required: true, maxlength: 200, autocomplete: "off", autofocus: true, placeholder: "powered off by hand", oninput: ({ target }) => drawDialogs((reason = target.value)) }), "Kept in the audit."),
+		body: () => typed("How do you know?", (text) => (reason = text), { required: true, placeholder: "powered off by hand" }, "Kept in the audit."),
 		run: () => call("POST", at`/v1/hosts/${name}/declare-dead`, { body: { reason } }),
 		done: () => say(`${name} is declared dead`, { line: words() }),
 	});
@@ -70,13 +69,13 @@ function declareDead(name) {
 const VERBS = { running: ["pause", "stop"], paused: ["resume", "stop"] };
 const DOING = { pause: "Pausing", resume: "Resuming", stop: "Stopping", remove: "Removing" };
 const WARNINGS = { stop: "It is asked to power off, then ended.", remove: "The machine and its memory are gone." };
-const size = (memory) => (Number.isFinite(memory) ? bytes(memory) : memory);
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
 const MACHINE_COLUMNS = [
 	nameColumn("vms"),
+	TENANT,
 	STATE,
-	["Memory", (one) => size(one.memory), { class: "number" }],
+	["Memory", (one) => bytes(one.memory), { class: "number" }],
 	HOST,
 	["", (one) => actions(one), { class: "acts" }],
 ];
@@ -93,13 +92,13 @@ function change(name, verb) {
 	const run = () => (verb === "remove" ? call("DELETE", at`/v1/vms/${name}`) : call("POST", at`/v1/vms/${name}/${verb}`));
 	const label = capital(verb);
 	if (!WARNINGS[verb]) return act(text, words, run);
-	ask({ title: `${label} ${name}?`, text: WARNINGS[verb], label, danger: true, line: () => words, run, done: (task) => started(text, words, task) });
+	ask({ title: `${label} ${name}?`, text: WARNINGS[verb], label, danger: true, line: () => words, run, doing: text });
 }
 
 export const machines = () =>
-	listView("Machines", line("task", "ls", "--routine", "vm.run"), () => [...store.vm.values()].sort((a, b) => a.name.localeCompare(b.name)), {
+	listView("Machines", "vm", line("task", "ls", "--routine", "vm.run"), {
 		columns: MACHINE_COLUMNS,
-		row: ({ name }) => ({ key: name, opens: to("vms", name), resource: `vm.${name}`, cli: tasksLine(name) }),
+		cli: tasksLine,
 		filter: (one, text) => among(text, one.name, one.state, one.host),
 		lacking: ["No full machines", "Where a program needs a kernel of its own:", "enisle task submit vm.run@1 name=web 'configuration={\"kernel\":\"/boot/vmlinuz\"}' --resource vm/web"],
 	});
@@ -113,7 +112,7 @@ export const machine = (name) => ({
 		const { name: _, state: word, host, memory, ...rest } = one;
 		return [
 			detailHead("vms", "Machines", name, word, `vm.${name}`, actions(one)),
-			facts([["Host", host && link(to("hosts", host), host)], ["Memory", size(memory)], ...Object.entries(rest).map(([key, value]) => [key, value && (typeof value === "object" ? code(json(value)) : String(value))])]),
+			facts([["Host", host && link(to("hosts", host), host)], ["Memory", bytes(memory)], ...Object.entries(rest).map(([key, value]) => [key, value && (typeof value === "object" ? code(json(value)) : String(value))])]),
 		];
 	},
 });

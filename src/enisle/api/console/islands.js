@@ -2,7 +2,7 @@
 // written while it is filled in.
 
 import { go, to } from "./app.js";
-import { act, ask, bar, button, drawDialogs, field, HOST, listView, nameColumn, started, state } from "./parts.js";
+import { act, ask, bar, button, drawDialogs, field, HOST, listView, nameColumn, started, state, TENANT } from "./parts.js";
 import { h } from "./dom.js";
 import { among, bytes, duration, line, plural, program, quote } from "./format.js";
 import { at, call, now } from "./rest.js";
@@ -17,6 +17,7 @@ export const memory = ({ memory_used: used, memory_limit: limit }) => (limit ? h
 
 const COLUMNS = [
 	nameColumn("islands"),
+	TENANT,
 	["State", (one) => state(one.state, rests(one) && Number.isFinite(one.exit_code) ? ` ${one.exit_code}` : "")],
 	["Memory", memory],
 	HOST,
@@ -48,8 +49,7 @@ function stop(name) {
 	const words = line("island", "stop", name);
 	ask({
 		title: `Stop ${name}?`, text: `Its programs are ended; its files stay.${sharing(name)}`, label: "Stop", danger: true, line: () => words,
-		run: () => call("POST", at`/v1/islands/${name}/stop`),
-		done: (task) => started(`Stopping ${name}`, words, task),
+		run: () => call("POST", at`/v1/islands/${name}/stop`), doing: `Stopping ${name}`,
 	});
 }
 
@@ -62,14 +62,14 @@ function remove(one) {
 		title: `Remove ${name}?`, text: `The island and its files are deleted. This cannot be undone.${sharing(name)}`, label: "Remove", danger: true, line: words,
 		body: rests(one) ? null : () => field("Also though it runs", box()),
 		run: () => call("DELETE", at`/v1/islands/${name}`, { search: { force: force && 1 } }),
-		done: (task) => started(`Removing ${name}`, words(), task),
+		doing: `Removing ${name}`,
 	});
 }
 
 export const islands = () =>
-	listView("Islands", line("island", "ls"), () => [...store.island.values()].sort((a, b) => a.name.localeCompare(b.name)), {
+	listView("Islands", "island", line("island", "ls"), {
 		columns: COLUMNS,
-		row: ({ name }) => ({ key: name, opens: to("islands", name), resource: `island.${name}`, cli: line("island", "show", name) }),
+		cli: (name) => line("island", "show", name),
 		filter: (one, text) => among(text, one.name, one.state, one.host, command(one)),
 		more: () => button("Create island", { class: "primary", cli: line("island", "create", "NAME"), onclick: createIsland }),
 		lacking: ["No islands yet", "An island runs a program apart from everything else. Press c to make one, or type:", "enisle island create --memory 512M web"],

@@ -16,6 +16,8 @@ export const button = (text, props) => h("button", { type: "button", ...props },
 export const code = (text) => h("code", String(text));
 /** Columns that many tables have. */
 export const nameColumn = (page) => ["Name", (one) => link(to(page, one.name), one.name), { class: "name" }];
+/** Whose something is, where there are several. */
+export const TENANT = ["Tenant", (one) => one.tenant, { class: "minor" }];
 export const STATE = ["State", (one) => state(one.state)];
 export const HOST = ["Host", (one) => (one.host ? link(to("hosts", one.host), one.host) : "–"), { class: "minor" }];
 
@@ -84,6 +86,7 @@ export const chips = (label, words, pressed, press, ...more) => h("div.chips", {
 /** A table. Columns: [name, cell(item), {width, class}]; rows: {key, opens, resource, cli} of an item. A click or Enter
  *  opens a row; what a task holds leads to that task instead (blocks.js). */
 export function table(label, columns, items, row) {
+	if (store.tenants.size < 2) columns = columns.filter((one) => one !== TENANT);
 	const widths = columns.map(([, , more]) => more?.width ?? (more?.class === "name" ? "minmax(8rem, 1fr)" : "max-content")).join(" ");
 	const top = h("div.row.top", { role: "row", key: " top" }, columns.map(([name, , more]) => h("span", { role: "columnheader", class: more?.class }, name)));
 	const rows = items.map((item) => {
@@ -94,17 +97,21 @@ export function table(label, columns, items, row) {
 	return h("div.table", { role: "table", label, vars: { "--columns": widths } }, top, rows);
 }
 
-/** A list page: what of a kind there is. */
-export const listView = (title, line, found, { columns, row, filter, more, lacking }) => ({
+/** A list page: what of a kind there is, by name; `cli(name)` shows one. */
+export const listView = (title, kind, line, { columns, cli, filter, more, lacking }) => ({
 	title, line,
 	view() {
-		const all = found();
+		const all = [...store[kind].values()].sort((a, b) => a.name.localeCompare(b.name));
 		const shown = all.filter((one) => filter(one, app.search.q));
+		const row = ({ name }) => ({ key: name, opens: to(`${kind}s`, name), resource: `${kind}.${name}`, cli: cli(name) });
 		return [head(title, more?.()), shown.length ? table(title, columns, shown, row) : all.length ? none("Nothing matches.") : absent(...lacking)];
 	},
 });
 
 export const field = (label, input, note) => h("label.field", h("span", label), input, note && h("small", note));
+
+/** A field for a text, which `take` is given as it is typed. */
+export const typed = (label, take, props, note) => field(label, h("input", { maxlength: 200, autocomplete: "off", autofocus: true, ...props, oninput: ({ target }) => drawDialogs(take(target.value)) }), note);
 
 const NOTES = 4;
 const NOTE_MS = 7000;
@@ -132,8 +139,8 @@ export function drawDialogs() {
 	render(document.getElementById("notes"), notes.map(noteView));
 }
 
-/** Ask, then do: {title, text, line(), label, danger, body(), run(), done(result)}. What `run` raises is shown where it
- *  was asked. */
+/** Ask, then do: {title, text, line(), label, danger, body(), run(), done(result), or `doing`: what the task is called
+ *  that it starts}. What `run` raises is shown where it was asked. */
 export function ask(act) {
 	let busy = false;
 	let problem = null;
@@ -144,7 +151,7 @@ export function ask(act) {
 		try {
 			const result = await act.run();
 			close();
-			act.done(result);
+			act.doing ? started(act.doing, act.line(), result) : act.done(result);
 		} catch (refusal) {
 			problem = refusal;
 		}

@@ -1,8 +1,6 @@
 // Calls of the API, and its streams. A refusal becomes a Problem with its three parts; a lost answer is asked for once
 // more with the same idempotency key, so that nothing is done twice.
 
-const TOKEN = "enisle.token";
-
 /** How far the server's clock is ahead of this browser's, in seconds. */
 let ahead = 0;
 
@@ -16,24 +14,23 @@ export class Problem extends Error {
 	}
 }
 
-export const token = {
-	get: () => sessionStorage.getItem(TOKEN) ?? "",
-	set: (value) => sessionStorage.setItem(TOKEN, value),
-};
-
 /** Build a path of the API from names, each of which stays one part of it. */
 export const at = (strings, ...names) => strings.reduce((path, part, i) => path + encodeURIComponent(names[i - 1]) + part);
 
-const headers = (more) => ({ "X-Enisle": "1", ...(token.get() ? { Authorization: `Bearer ${token.get()}` } : {}), ...more });
+/** Whose something is, which an administrator has to say: told by the store, once it has asked. */
+export const owner = { known: null, of: () => "" };
+
+const headers = (more) => ({ "X-Enisle": "1", ...(sessionStorage.token && { Authorization: `Bearer ${sessionStorage.token}` }), ...more });
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Return the answer's JSON (or the Response itself with `raw`). Raises Problem. */
 export async function call(method, path, { body, raw, search = {}, signal } = {}) {
+	await owner.known;
 	const more = method === "GET" ? {} : { "Idempotency-Key": hex(crypto.getRandomValues(new Uint8Array(16))) };
 	const binary = body instanceof Blob;
 	if (body) more["Content-Type"] = binary ? "application/octet-stream" : "application/json";
-	const given = Object.entries(search).filter(([, value]) => value || value === 0);
+	const given = Object.entries({ tenant: owner.of(method, path), ...search }).filter(([, value]) => value || value === 0);
 	const url = given.length ? `${path}?${new URLSearchParams(given)}` : path;
 	const response = await fetchTwice(url, { method, signal, headers: headers(more), body: body && !binary ? JSON.stringify(body) : body });
 	if (!response.ok) throw await problemOf(response);

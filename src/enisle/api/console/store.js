@@ -1,7 +1,7 @@
 // What the platform holds, as far as this browser was told: one stream of events feeds it, every page draws from it.
 // A stream that breaks is resumed where it ended; after `reset`, or without such a place, all is learned anew.
 
-import { listen } from "./rest.js";
+import { listen, owner } from "./rest.js";
 
 const KINDS = ["task", "lock", "host", "island", "vm", "progress"];
 const SILENCE_MS = 25_000; // the server says something every 10 s
@@ -18,14 +18,23 @@ class Store {
 	news = [];
 	phases = new Map();
 	loaded = false;
+	/** Whose things there are. */
+	tenants = new Set();
 	/** Called after each change; often. */
 	changed = () => {};
 	#lastId = "";
 	#seen = null; // while a snapshot comes: what it named
+	#every = "?tenant=*"; // what only an administrator is told
 	#wake = () => {};
 
 	constructor() {
 		for (const kind of KINDS) this[kind] = new Map();
+		owner.known = new Promise((known) => (this.known = known));
+		owner.of = (method, path) => {
+			const [, kind, id] = (this.#every && path.match(/^\/v1\/(island|vm|task)s\/?([^/]*)/)) || [];
+			const one = this[kind]?.get(id);
+			return one ? this.tenants.size > 1 && one.tenant : kind && method === "GET" && "*";
+		};
 	}
 
 	/** Hold the stream for as long as the page lives. */
@@ -34,6 +43,11 @@ class Store {
 		for (let failures = 0; ; failures++) {
 			while (document.hidden && this.loaded) await this.#sleep(LONG_MS);
 			const problem = await this.#read().catch((error) => error);
+			if (problem?.status === 403 && this.#every) {
+				this.#every = "";
+				continue;
+			}
+			this.known();
 			if (this.link.state === "live") failures = 0;
 			if (problem?.status === 400) this.#lastId = "";
 			this.#tell(problem?.status === 401 ? "signed out" : "lost", problem);
@@ -72,13 +86,14 @@ class Store {
 		};
 		const away = () => document.hidden && setTimeout(() => document.hidden && stop.abort(), HIDDEN_MS);
 		const opened = () => {
+			this.known();
 			if (!this.#lastId) this.#seen = new Set();
 		};
 		document.addEventListener("visibilitychange", away);
 		away();
 		alive();
 		try {
-			await listen("/v1/events", this.#lastId ? { "Last-Event-ID": this.#lastId } : {}, stop.signal, opened, (event) => this.#take(event), alive);
+			await listen(`/v1/events${this.#every}`, this.#lastId ? { "Last-Event-ID": this.#lastId } : {}, stop.signal, opened, (event) => this.#take(event), alive);
 		} finally {
 			clearTimeout(silence);
 			document.removeEventListener("visibilitychange", away);
@@ -103,6 +118,7 @@ class Store {
 
 	#put(kind, id, value) {
 		this.#seen?.add(kind + id);
+		if (value?.tenant) this.tenants.add(value.tenant);
 		if (!value) this[kind].delete(id);
 		else if (kind === "progress") this.#advance(id, value);
 		else this[kind].set(id, value);

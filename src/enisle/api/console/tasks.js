@@ -2,7 +2,7 @@
 // it waits, what came of it, what it said.
 
 import { app, redraw, search, to } from "./app.js";
-import { absent, act, ask, bar, button, chips, code, commandLine, detailHead, doing, drawDialogs, empty, facts, field, head, HOST, link, none, problemView, reasons, say, STATE, table, tabs, taskLink } from "./parts.js";
+import { absent, act, ask, bar, button, chips, code, commandLine, detailHead, doing, empty, facts, head, HOST, link, none, problemView, reasons, say, STATE, table, TENANT, tabs, taskLink, typed } from "./parts.js";
 import { h } from "./dom.js";
 import { ago, among, clockTime, duration, json, line, moment, percent, routineName, short } from "./format.js";
 import { at, call, now } from "./rest.js";
@@ -29,6 +29,7 @@ const COLUMNS = [
 	["Task", (one) => [link(to("tasks", one.id), routineName(one.routine)), h("small.mono", ` ${short(one.id)}`)], { class: "name", width: "max-content" }],
 	["On", (one) => (one.resources?.length ? one.resources.map((resource, i) => [i ? ", " : "", resourceLink(resource)]) : "–"), { width: "minmax(4rem, max-content)" }],
 	["Now", present, { class: "now", width: "minmax(0, 1fr)" }],
+	TENANT,
 	HOST,
 	["Took", took, { class: "minor number" }],
 	["Submitted", (one) => h("span", { title: moment(one.submitted) }, ago(one.submitted)), { class: "minor" }],
@@ -105,7 +106,7 @@ export function task(id, part = "overview") {
 
 const action = (one) =>
 	ended(one)
-		? button("Retry", { key: "retry", cli: line("task", "retry", one.id), onclick: () => act("Trying again", line("task", "retry", one.id), () => call("POST", at`/v1/tasks/${one.id}/retry`), true) })
+		? button("Retry", { key: "retry", cli: line("task", "retry", one.id), onclick: () => act("Trying again", line("task", "retry", one.id), () => call("POST", at`/v1/tasks/${one.id}/retry`, { search: { tenant: one.tenant } }), true) })
 		: button("Cancel", { key: "cancel", disabled: Boolean(one.cancel), cli: line("task", "cancel", one.id), onclick: () => cancel(one) });
 
 function cancel({ id, routine }) {
@@ -113,7 +114,7 @@ function cancel({ id, routine }) {
 	const words = () => line("task", "cancel", why && ["--why", why], id);
 	ask({
 		title: `Cancel ${routineName(routine)}?`, text: "What it did so far is taken back where its routine knows how. What it holds is free at its end.", label: "Cancel the task", danger: true, line: words,
-		body: () => field("Why", h("input", { maxlength: 200, autocomplete: "off", autofocus: true, placeholder: "optional; kept in the history", oninput: ({ target }) => drawDialogs((why = target.value)) })),
+		body: () => typed("Why", (text) => (why = text), { placeholder: "optional; kept in the history" }),
 		run: () => call("POST", at`/v1/tasks/${id}/cancel`, { body: { why } }),
 		done: () => say("Cancelling", { line: words() }),
 	});
