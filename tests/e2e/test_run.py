@@ -121,11 +121,11 @@ os._exit(0)
 def test_what_a_small_program_does_not_use_is_not_imported() -> None:
     found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
     loaded = {name.removeprefix("enisle.kernel.") for name in found.stdout.split()}
-    assert {"enisle.kernel", "sys_memory", "sys_process"} <= loaded
+    assert {"enisle.kernel", "calls.memory", "calls.process"} <= loaded
     topics = {"epoll", "locks", "messages", "operand", "passing", "pipes", "readiness", "sockets", "trace"}
     assert not topics & loaded
-    assert not {name for name in loaded if name.startswith(("proc_", "terminal", "unix_", "enisle.machine.emulated"))}
-    assert len([name for name in loaded if name.startswith("sys_")]) <= 11
+    assert not {name for name in loaded if name.startswith(("proc.", "terminal", "unix_", "enisle.machine.emulated"))}
+    assert len([name for name in loaded if name.startswith("calls.")]) <= 11
     assert "weakref" not in loaded
 
 

@@ -38,6 +38,7 @@ LATE = (
 
 UNNEEDED = ("emulated", "findings", "node_machine", "replica_", "replication", "walks", "_")
 """The emulator and replicas are imported, whole, by the machine that needs them; findings are the doctor's."""
+KERNEL_PARTS = ("calls", "proc")
 LIBRARY = {
     "weakref": "weakref",
     "json": "json/__init__",
@@ -60,10 +61,10 @@ def preload() -> None:
     for name in LATE:
         import_module(name)
     keep = _Kept.modules
-    for room in (abi, machine, kernel):
-        directory = room.__path__[0]
+    for package in (abi, machine, kernel, *(import_module(f"{kernel.__name__}.{part}") for part in KERNEL_PARTS)):
+        directory = package.__path__[0]
         for file in os.listdir(directory):
-            name = f"{room.__name__}.{file[:-3]}"
+            name = f"{package.__name__}.{file[:-3]}"
             if file.endswith(".py") and not file.startswith(UNNEEDED) and name not in sys.modules:
                 keep[name] = read_code(f"{directory}/{file}")
     for name, file in LIBRARY.items():

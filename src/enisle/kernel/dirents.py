@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from enisle.abi import host_fs
 from enisle.abi.linux_fs import DIRENT, DIRENT64
 from enisle.errors import LinuxError
+from enisle.kernel.calls.open import SyntheticFile
 from enisle.kernel.files import OpenFile
 from enisle.kernel.paths import SyntheticNode
-from enisle.kernel.sys_open import SyntheticFile
 
 if TYPE_CHECKING:
     from enisle.kernel.thread import Thread

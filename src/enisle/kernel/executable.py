@@ -228,7 +228,7 @@ class ThreadProgram:
 
     @property
     def number(self) -> int:
-        from enisle.kernel.sys_sched import processor_of
+        from enisle.kernel.calls.sched import processor_of
 
         return processor_of(self._thread)
 

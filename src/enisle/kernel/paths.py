@@ -72,7 +72,7 @@ class SyntheticNode:
         return None
 
     def open(self, thread: "Thread", flags: int) -> "OpenFile":
-        """Open a file or device. Directories are opened by `sys_open`."""
+        """Open a file or device. Directories are opened by `calls.open`."""
         raise LinuxError(EACCES)
 
     def access(self, thread: "Thread", mask: int) -> None:

@@ -11,8 +11,8 @@ from enisle.abi import linux_signal as s
 from enisle.abi.types import Fd, Gva, Pid
 from enisle.errors import LinuxError
 from enisle.kernel import signals
+from enisle.kernel.calls.kill import check_permission
 from enisle.kernel.files import OpenFile
-from enisle.kernel.sys_kill import check_permission
 from enisle.kernel.table import Int, Support, Uint, syscall
 
 if TYPE_CHECKING:

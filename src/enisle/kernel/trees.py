@@ -30,7 +30,7 @@ class Trees(Mapping[bytes, SyntheticNode]):
 
 
 def _make_proc(kernel: "Kernel") -> SyntheticNode:
-    from enisle.kernel.proc_root import Root
+    from enisle.kernel.proc.root import Root
 
     return Root(kernel)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enisle.abi import linux_capability as c
 from enisle.errors import LinuxError
-from enisle.kernel import sys_identity as calls
+from enisle.kernel.calls import identity as calls
 from enisle.kernel.credentials import ISLAND_CAPABILITIES, Credentials
 
 IDS = st.sampled_from([0, 1, 2, 3, 0xFFFF_FFFF])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enisle.abi.linux_mman import MAP_PRIVATE, PROT_EXEC, PROT_READ
-from enisle.kernel import proc_host, proc_memory, proc_status, proc_sysctl
 from enisle.kernel.limits import ResourceLimits
-from enisle.kernel.proc_system import LoadAverage, System
+from enisle.kernel.proc import host, memory, status, sysctl
+from enisle.kernel.proc.system import LoadAverage, System
 from enisle.kernel.vma import Vma
 
 MOUNTS = b"""\
@@ -24,7 +24,7 @@ MOUNTS = b"""\
 
 @given(st.sets(st.integers(0, 70)))
 def test_a_mask_as_ranges_names_its_bits(bits: set[int]) -> None:
-    text = proc_status.ranges(sum(1 << bit for bit in bits))
+    text = status.ranges(sum(1 << bit for bit in bits))
     named: set[int] = set()
     for part in text.split(",") if text else []:
         first, _, last = part.partition("-")
@@ -34,14 +34,14 @@ def test_a_mask_as_ranges_names_its_bits(bits: set[int]) -> None:
 
 def test_maps_lines_have_their_name_in_the_same_column_as_linux() -> None:
     vma = Vma(0x7F00_0000_0000, 0x7F00_0000_2000, PROT_READ | PROT_EXEC, MAP_PRIVATE)
-    assert proc_memory.maps_line(vma, b"") == b"7f0000000000-7f0000002000 r-xp 00000000 00:00 0 \n"
-    named = proc_memory.maps_line(vma, b"[heap]")
-    assert named.index(b"[heap]") == proc_memory.NAME_COLUMN
+    assert memory.maps_line(vma, b"") == b"7f0000000000-7f0000002000 r-xp 00000000 00:00 0 \n"
+    named = memory.maps_line(vma, b"[heap]")
+    assert named.index(b"[heap]") == memory.NAME_COLUMN
     assert re.fullmatch(rb"[0-9a-f]+-[0-9a-f]+ r-xp 00000000 00:00 0 +\[heap\]\n", named)
 
 
 def test_limits_are_a_table_of_fixed_columns() -> None:
-    lines = proc_status.limits(SimpleNamespace(limits=ResourceLimits())).splitlines()  # type: ignore[arg-type]
+    lines = status.limits(SimpleNamespace(limits=ResourceLimits())).splitlines()  # type: ignore[arg-type]
     assert len(lines) == 17
     assert lines[0] == b"Limit                     Soft Limit           Hard Limit           Units     "
     assert lines[4] == b"Max stack size            8388608              unlimited            bytes     "
@@ -70,14 +70,14 @@ def test_mounts_do_not_tell_where_they_come_from(monkeypatch: pytest.MonkeyPatch
     def find(_kernel: object, _path: str) -> bytes:
         return MOUNTS
 
-    monkeypatch.setattr(proc_host, "find", find)
+    monkeypatch.setattr(host, "find", find)
     kernel: Any = None
-    lines = proc_host.mountinfo(kernel).splitlines()
+    lines = host.mountinfo(kernel).splitlines()
     assert lines[0] == b"74 43 0:40 / / rw,nodev,relatime - tmpfs tmpfs rw"
     assert lines[-1] == b"78 74 0:20 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw"
-    text = b"\n".join(lines) + proc_host.mounts(kernel)
+    text = b"\n".join(lines) + host.mounts(kernel)
     assert not [word for word in (b"secret", b"vda", b"upper", b"lowerdir", b"enisle") if word in text]
-    assert proc_host.mounts(kernel).splitlines()[1] == b"none /work ext4 ro,nosuid 0 0"
+    assert host.mounts(kernel).splitlines()[1] == b"none /work ext4 ro,nosuid 0 0"
 
 
 def test_every_processor_has_its_own_number() -> None:
@@ -90,9 +90,9 @@ def test_every_processor_has_its_own_number() -> None:
 
 def test_every_setting_is_reached_by_its_path() -> None:
     kernel: Any = SimpleNamespace(hostname=b"here", domainname=b"(none)", config=SimpleNamespace(processes=512))
-    root = proc_sysctl.make_tree(kernel)
+    root = sysctl.make_tree(kernel)
     thread: Any = SimpleNamespace(kernel=SimpleNamespace(synthetic={b"/proc/sys": root}))
-    for path, text in [*proc_sysctl.CONSTANTS.items(), ("kernel/hostname", "here"), ("kernel/threads-max", "512")]:
+    for path, text in [*sysctl.CONSTANTS.items(), ("kernel/hostname", "here"), ("kernel/threads-max", "512")]:
         node: Any = root
         for name in path.encode().split(b"/"):
             node = node.lookup(thread, name)
@@ -101,6 +101,6 @@ def test_every_setting_is_reached_by_its_path() -> None:
 
 
 def test_a_uuid_is_a_random_one() -> None:
-    one, two = proc_sysctl.uuid(), proc_sysctl.uuid()
+    one, two = sysctl.uuid(), sysctl.uuid()
     assert one != two
     assert re.fullmatch(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one)

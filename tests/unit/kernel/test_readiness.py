@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from enisle.abi import linux_socket as n
 from enisle.errors import LinuxError
+from enisle.kernel.calls.poll import EXCEPT_SET, READ_SET, WRITE_SET, interests_of
 from enisle.kernel.epoll import EpollFile
 from enisle.kernel.files import FdTable, OpenFile
 from enisle.kernel.readiness import Watch
-from enisle.kernel.sys_poll import EXCEPT_SET, READ_SET, WRITE_SET, interests_of
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from enisle.abi import linux_signal as s
 from enisle.abi.linux import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS
 from enisle.abi.x86 import GPR_COUNT, RAX, RDI, RDX, RFLAGS, RIP, RSI, RSP
 from enisle.errors import LinuxError
-from enisle.kernel import faults, signal_frame, signalfd, signals, sys_signal
+from enisle.kernel import faults, signal_frame, signalfd, signals
+from enisle.kernel.calls import signal as calls
 from enisle.kernel.limits import RLIMIT_SIGPENDING, ResourceLimits
 from enisle.kernel.signal_actions import AltStack
 from enisle.kernel.signal_queue import PendingSignals
@@ -380,7 +381,7 @@ def test_a_handler_runs_with_its_mask_and_returns_to_the_old_one(process: Any, t
     assert thread.mm.read(thread.gpr[RSP], 8) == RESTORER.to_bytes(8, "little")
     thread.gpr[RSP] += 8
     with pytest.raises(KeepRegisters):
-        sys_signal.sys_rt_sigreturn(thread)
+        calls.sys_rt_sigreturn(thread)
     assert thread.gpr == before
     assert thread.blocked == s.bit(15)
     assert thread.processor.image[: signal_frame.s.FX_SW_OFFSET] == image[: signal_frame.s.FX_SW_OFFSET]
@@ -514,7 +515,7 @@ def test_an_area_that_xrstor_would_refuse_is_refused(process: Any, thread: Any, 
 )
 def test_alternate_stacks_are_checked(thread: Any, stack: AltStack, errno: int) -> None:
     try:
-        sys_signal.change_altstack(thread, stack, STACK)
+        calls.change_altstack(thread, stack, STACK)
         found = 0
     except LinuxError as error:
         found = error.errno
@@ -524,7 +525,7 @@ def test_alternate_stacks_are_checked(thread: Any, stack: AltStack, errno: int) 
 def test_the_present_stack_cannot_be_changed(thread: Any) -> None:
     thread.altstack = AltStack(STACK - 4096, 8192)
     with pytest.raises(LinuxError) as caught:
-        sys_signal.change_altstack(thread, AltStack(0x1000, 8192), STACK)
+        calls.change_altstack(thread, AltStack(0x1000, 8192), STACK)
     assert caught.value.errno == 1
 
 

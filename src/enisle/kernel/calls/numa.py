@@ -9,8 +9,8 @@ from enisle.abi import linux_mempolicy as m
 from enisle.abi.types import PAGE, PAGE_MASK, PAGE_SHIFT, Gpa, Gva, Pid, page_up
 from enisle.abi.x86 import PTE_ADDRESS, Pte
 from enisle.errors import LinuxError
+from enisle.kernel.calls.sched import check_owner, find_thread
 from enisle.kernel.nodes import MemoryPolicy, Nodes
-from enisle.kernel.sys_sched import check_owner, find_thread
 from enisle.kernel.table import Int, Size, Support, syscall
 from enisle.kernel.thread import Thread
 from enisle.kernel.vma import Vma

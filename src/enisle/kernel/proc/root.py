@@ -1,4 +1,4 @@
-"""The root of /proc: the island's processes, `self`, and what `proc_system` knows."""
+"""The root of /proc: the island's processes, `self`, and what `system` knows."""
 
 import stat
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from enisle.abi.types import Pid
 from enisle.errors import LinuxError
 from enisle.kernel.paths import SyntheticNode
-from enisle.kernel.proc import LinkNode, ProcNode
-from enisle.kernel.proc_descriptors import Subject
-from enisle.kernel.proc_process import SubjectDirectory, inode_of
-from enisle.kernel.proc_system import System
+from enisle.kernel.proc.descriptors import Subject
+from enisle.kernel.proc.parts import LinkNode, ProcNode
+from enisle.kernel.proc.process import SubjectDirectory, inode_of
+from enisle.kernel.proc.system import System
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from enisle.abi import host_fs
 from enisle.abi.linux_fs import O_ACCMODE, O_CLOEXEC, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY
 from enisle.errors import LinuxError
-from enisle.kernel import proc_host
 from enisle.kernel.files import OpenFile
 from enisle.kernel.paths import SyntheticNode, host_proc, name_of
-from enisle.kernel.proc import LinkNode, ProcNode, TextNode
+from enisle.kernel.proc import host
+from enisle.kernel.proc.parts import LinkNode, ProcNode, TextNode
 from enisle.records import Record
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Inherited(ProcNode):
         return file
 
     def _open_again(self, thread: "Thread", flags: int) -> OpenFile:
+        from enisle.kernel.calls.open import host_open, make_file
         from enisle.kernel.pipes import PipeFile
-        from enisle.kernel.sys_open import host_open, make_file
 
         fd, path = host_open(host_proc(thread.kernel), b"fd/%d" % self._file.fd, flags, 0), self._file.path
         # Whoever holds one end of a FIFO has met its partner already: this opening does not wait for one.
@@ -129,7 +129,7 @@ def descriptor_text(viewer: "Thread", subject: Subject, number: int) -> bytes:
     status = os.fstat(file.fd)
     flags = file.flags | (O_CLOEXEC if thread.files.is_cloexec(number) else 0)
     lines = [b"pos:\t%d\n" % position_of(file), b"flags:\t0%o\n" % flags, b"mnt_id:\t1\nino:\t%d\n" % status.st_ino]
-    own = proc_host.find(viewer.kernel, f"fdinfo/{file.fd}").splitlines(keepends=True)
+    own = host.find(viewer.kernel, f"fdinfo/{file.fd}").splitlines(keepends=True)
     return b"".join([*lines, *(line for line in own if line.startswith(KEPT_FROM_HOST))])
 
 

@@ -5,8 +5,8 @@ from errno import EACCES, EINVAL
 from typing import TYPE_CHECKING
 
 from enisle.errors import LinuxError
-from enisle.kernel import proc_host, proc_memory, proc_status
-from enisle.kernel.proc_descriptors import Subject
+from enisle.kernel.proc import host, memory, status
+from enisle.kernel.proc.descriptors import Subject
 from enisle.records import Record
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def set_adjustment(viewer: "Thread", subject: Subject, text: bytes) -> None:
 
 def badness(subject: Subject) -> int:
     """Return how likely the process is to be killed for want of memory, 0 to 1999 (proc_oom_score)."""
-    memory = subject.process.kernel.machine.memory
-    size = proc_status.sizes_of(subject.process.leader)
-    points = size.resident + subject.process.oom_score_adj * memory.limit_frames // 1000
-    return max(0, (1000 + points * 1000 // memory.limit_frames) * 2 // 3)
+    physical = subject.process.kernel.machine.memory
+    size = status.sizes_of(subject.process.leader)
+    points = size.resident + subject.process.oom_score_adj * physical.limit_frames // 1000
+    return max(0, (1000 + points * 1000 // physical.limit_frames) * 2 // 3)
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def environ(_viewer: "Thread", subject: Subject) -> bytes:
 
 @shows(b"comm", change=set_comm)
 def comm(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.name_of(subject.process, subject.thread or subject.process.leader) + b"\n"
+    return status.name_of(subject.process, subject.thread or subject.process.leader) + b"\n"
 
 
 @shows(b"io", private=True)
@@ -113,25 +113,25 @@ def show_io(_viewer: "Thread", subject: Subject) -> bytes:
     names = (b"rchar", b"wchar", b"syscr", b"syscw", b"read_bytes", b"write_bytes", b"cancelled_write_bytes")
     total: dict[bytes, int] = dict.fromkeys(names, 0)
     for thread in threads:
-        for name, value in proc_host.thread_account(kernel, thread.host_thread, "io").items():
+        for name, value in host.thread_account(kernel, thread.host_thread, "io").items():
             total[name] = total.get(name, 0) + value
     return b"".join(b"%s: %d\n" % item for item in total.items())
 
 
 @shows(b"status")
 def show_status(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.status(subject.process, subject.thread or subject.process.leader)
+    return status.status(subject.process, subject.thread or subject.process.leader)
 
 
 @shows(b"stat")
 def show_stat(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.stat(subject.process, subject.thread or subject.process.leader, subject.whole)
+    return status.stat(subject.process, subject.thread or subject.process.leader, subject.whole)
 
 
 @shows(b"statm")
 def show_statm(_viewer: "Thread", subject: Subject) -> bytes:
     thread = subject.thread or subject.process.leader
-    return proc_memory.statm(thread.mm) if thread and not subject.process.zombie else b"0 0 0 0 0 0 0\n"
+    return memory.statm(thread.mm) if thread and not subject.process.zombie else b"0 0 0 0 0 0 0\n"
 
 
 @shows(b"children", of=THREADS)
@@ -162,7 +162,7 @@ def show_uid_map(_viewer: "Thread", _subject: Subject) -> bytes:
 
 @shows(b"limits")
 def show_limits(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_status.limits(subject.process)
+    return status.limits(subject.process)
 
 
 @shows(b"loginuid")
@@ -177,27 +177,27 @@ def show_sessionid(_viewer: "Thread", _subject: Subject) -> bytes:
 
 @shows(b"maps", private=True)
 def show_maps(viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.maps(viewer, subject.living().mm)
+    return memory.maps(viewer, subject.living().mm)
 
 
 @shows(b"smaps", private=True)
 def show_smaps(viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.smaps(viewer, subject.living().mm)
+    return memory.smaps(viewer, subject.living().mm)
 
 
 @shows(b"smaps_rollup", private=True)
 def show_smaps_rollup(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_memory.smaps_rollup(subject.living().mm)
+    return memory.smaps_rollup(subject.living().mm)
 
 
 @shows(b"mountinfo")
 def show_mountinfo(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_host.mountinfo(subject.process.kernel)
+    return host.mountinfo(subject.process.kernel)
 
 
 @shows(b"mounts")
 def show_mounts(_viewer: "Thread", subject: Subject) -> bytes:
-    return proc_host.mounts(subject.process.kernel)
+    return host.mounts(subject.process.kernel)
 
 
 @shows(b"oom_adj")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.types import Pid
 from enisle.errors import LinuxError
-from enisle.kernel import proc_host
 from enisle.kernel.paths import SyntheticNode, name_of
-from enisle.kernel.proc import LinkNode, ProcNode, TextNode
-from enisle.kernel.proc_descriptors import DescriptorDirectory, Subject, owner_of, require_access
-from enisle.kernel.proc_texts import EVERYWHERE, PROCESSES, THREADS, Entry
+from enisle.kernel.proc import host
+from enisle.kernel.proc.descriptors import DescriptorDirectory, Subject, owner_of, require_access
+from enisle.kernel.proc.parts import LinkNode, ProcNode, TextNode
+from enisle.kernel.proc.texts import EVERYWHERE, PROCESSES, THREADS, Entry
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
@@ -157,18 +157,18 @@ class NetworkDirectory(ProcNode):
         self._kernel = process.kernel
 
     def lookup(self, thread: "Thread", name: bytes) -> SyntheticNode:
-        if name not in proc_host.network_files(self._kernel):
+        if name not in host.network_files(self._kernel):
             raise LinuxError(ENOENT)
         path = f"net/{name.decode()}"
-        node = TextNode(name, lambda _: proc_host.read(self._kernel, path), inode=self._inode(name))
+        node = TextNode(name, lambda _: host.read(self._kernel, path), inode=self._inode(name))
         node.parent = self
         return node
 
     def children(self, thread: "Thread") -> Iterable[tuple[bytes, int, int]]:
-        return [(name, self._inode(name), stat.S_IFREG) for name in proc_host.network_files(self._kernel)]
+        return [(name, self._inode(name), stat.S_IFREG) for name in host.network_files(self._kernel)]
 
     def _inode(self, name: bytes) -> int:
-        return self.inode + 0x100 + proc_host.NETWORK.index(name)
+        return self.inode + 0x100 + host.NETWORK.index(name)
 
 
 class TaskDirectory(ProcNode):

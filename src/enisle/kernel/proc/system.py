@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from enisle.abi.linux_time import CLOCK_BOOTTIME, NS, TICKS_PER_SECOND
 from enisle.abi.types import PAGE
-from enisle.kernel import proc_host, proc_sysctl
-from enisle.kernel.proc import LinkNode, ProcNode, TextNode, constant
-from enisle.kernel.sys_system import RELEASE, SYSNAME, VERSION
+from enisle.kernel.calls.system import RELEASE, SYSNAME, VERSION
+from enisle.kernel.proc import host, sysctl
+from enisle.kernel.proc.parts import LinkNode, ProcNode, TextNode, constant
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel
@@ -129,7 +129,7 @@ class System:
     def cpuinfo(self, _thread: "Thread") -> bytes:
         """Return the host's first processor once for each of the island's."""
         if self._block is None:
-            self._block = proc_host.find(self.kernel, "../cpuinfo").split(b"\n\n", 1)[0]
+            self._block = host.find(self.kernel, "../cpuinfo").split(b"\n\n", 1)[0]
             queries = self.kernel.machine.queries
             if queries:
                 self._block = blocked_cpuinfo(self._block.decode(), queries).encode()
@@ -200,7 +200,7 @@ class System:
             LinkNode(b"net", constant(b"self/net")),
             TextNode(b"stat", self.stat),
             TextNode(b"swaps", constant(b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
-            proc_sysctl.make_tree(self.kernel),
+            sysctl.make_tree(self.kernel),
             TextNode(b"uptime", self.uptime),
             TextNode(b"version", constant(b"%s version %s (enisle) %s\n" % (SYSNAME, RELEASE, VERSION))),
             TextNode(b"vmstat", self.vmstat),

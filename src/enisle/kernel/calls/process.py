@@ -242,7 +242,7 @@ def sys_getppid(thread: Thread) -> int:
 
 @syscall(334, Support.ABSENT, "restartable sequences: the C library does without")
 def sys_rseq(thread: Thread) -> None:
-    """Every C library asks for it: with its like in `sys_absent` it would have that imported by every program."""
+    """Every C library asks for it: with its like in `absent` it would have that imported by every program."""
     raise LinuxError(ENOSYS)
 
 

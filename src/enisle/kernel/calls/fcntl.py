@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from enisle.abi import linux_fs as fs
 from enisle.abi.types import Fd
 from enisle.errors import LinuxError
+from enisle.kernel.calls.open import duplicate
 from enisle.kernel.files import OpenFile
 from enisle.kernel.limits import RLIMIT_NOFILE
 from enisle.kernel.locks import LOCKS
-from enisle.kernel.sys_open import duplicate
 from enisle.kernel.table import Size, Support, Uint, syscall
 
 if TYPE_CHECKING:

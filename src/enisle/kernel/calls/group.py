@@ -4,8 +4,8 @@ from errno import EACCES, EINVAL, EPERM, ESRCH
 
 from enisle.abi.types import Pid
 from enisle.errors import LinuxError
+from enisle.kernel.calls.kill import find_process
 from enisle.kernel.process import Process, Session
-from enisle.kernel.sys_kill import find_process
 from enisle.kernel.table import Support, syscall
 from enisle.kernel.thread import Thread
 

@@ -3,8 +3,8 @@
 import os
 from typing import TYPE_CHECKING
 
-from enisle.kernel.proc import DirectoryNode, ProcNode, Render, TextNode, constant
-from enisle.kernel.sys_system import RELEASE, SYSNAME, VERSION
+from enisle.kernel.calls.system import RELEASE, SYSNAME, VERSION
+from enisle.kernel.proc.parts import DirectoryNode, ProcNode, Render, TextNode, constant
 
 if TYPE_CHECKING:
     from enisle.kernel.kernel import Kernel

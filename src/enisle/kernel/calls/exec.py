@@ -8,8 +8,8 @@ from enisle.abi.types import Fd, Gva
 from enisle.abi.x86 import GPR_COUNT
 from enisle.errors import LinuxError
 from enisle.kernel import loader, signals
+from enisle.kernel.calls.open import open_file
 from enisle.kernel.mm import Mm
-from enisle.kernel.sys_open import open_file
 from enisle.kernel.table import Int, KeepRegisters, Path, Support, syscall
 from enisle.kernel.thread import Thread, ThreadExit
 

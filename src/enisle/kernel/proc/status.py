@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from enisle.abi.linux_time import NS, TICKS_PER_SECOND
 from enisle.abi.types import PAGE
 from enisle.abi.x86 import RIP, RSP
-from enisle.kernel import proc_host, proc_memory, signals
+from enisle.kernel import signals
 from enisle.kernel.cputime import thread_time
 from enisle.kernel.limits import RLIM_INFINITY, RLIMIT_RSS, RLIMIT_SIGPENDING, RLIMITS
-from enisle.kernel.proc_memory import NOTHING, Sizes
+from enisle.kernel.proc import host, memory
+from enisle.kernel.proc.memory import NOTHING, Sizes
 
 if TYPE_CHECKING:
     from enisle.kernel.process import Process
@@ -56,7 +57,7 @@ def name_of(process: "Process", thread: "Thread | None") -> bytes:
 
 
 def sizes_of(thread: "Thread | None") -> Sizes:
-    return proc_memory.sizes(thread.mm) if thread else NOTHING
+    return memory.sizes(thread.mm) if thread else NOTHING
 
 
 def clock_ticks(process: "Process", thread: "Thread | None", whole: bool) -> tuple[int, int, int, int]:
@@ -185,7 +186,7 @@ def rights_lines(process: "Process", thread: "Thread | None") -> list[tuple[str,
         ("CapAmb", who.ambient),
     )
     lines: list[tuple[str, object]] = [(name, f"{mask:016x}") for name, mask in sets]
-    switches = proc_host.thread_account(process.kernel, thread.host_thread if thread else 0, "status")
+    switches = host.thread_account(process.kernel, thread.host_thread if thread else 0, "status")
     return [
         *lines,
         ("NoNewPrivs", int(process.no_new_privileges)),
