@@ -135,6 +135,6 @@ def test_nothing_outlives_its_time_wherever_it_waits(compile_c: Compiler) -> Non
         begin = time.monotonic()
         code, output, _ = run_hostile(program, kind, limits=("--timeout", "0.4"))
         seconds = time.monotonic() - begin
-        if code != 124 or not output.startswith("ready") or seconds > 2:
+        if code != 124 or not output.startswith("ready") or seconds > 5:
             late.append(f"{kind}: exit code {code} after {seconds:.1f} s, {output!r}")
     assert not late
