@@ -121,6 +121,7 @@ class Fake:
         self.resumed: list[str] = []
         self.answers: dict[tuple[str, str], Any] = {}
         self.signed_in = True
+        self.administrator = True
         self.stalled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: set[asyncio.Event] = set()
@@ -221,6 +222,8 @@ class Fake:
             return _refuse(
                 *problem(503, "the platform is in safe mode", "its store was damaged", "`enisle up --accept-store`")
             )
+        if "tenant" in request.query_params and not self.administrator:
+            return _refuse(*problem(403, "another tenant needs the scope admin"))
         given = request.headers.get("last-event-id", "")
         self.resumed.append(given)
         return StreamingResponse(self._stream(given), media_type="text/event-stream")

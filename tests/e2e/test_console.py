@@ -365,6 +365,32 @@ def test_files_are_looked_at_fetched_and_put(page: Page, fake: Fake) -> None:
     assert download.value.suggested_filename == "a.txt"
 
 
+def test_an_administrator_sees_whose_things_are_and_acts_for_their_owner(page: Page, fake: Fake) -> None:
+    expect(page.locator("[role=columnheader]", has_text="Tenant")).to_have_count(0)
+    fake.put("island", "theirs", island("theirs", tenant="acme"))
+    row = page.locator("[role=row]", has_text="theirs")
+    expect(row).to_contain_text("acme")
+    expect(page.locator("[role=columnheader]", has_text="Tenant")).to_be_visible()
+    row.focus()
+    expect(page.locator("#strip")).to_contain_text("enisle --tenant acme island show theirs")
+    row.get_by_role("button", name="Stop").click()
+    expect(page.locator("dialog .same code")).to_have_text("enisle --tenant acme island stop theirs")
+    page.locator("dialog").get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("dialog")).to_be_hidden()
+    assert ("POST", "/v1/islands/theirs/stop", {"tenant": "acme"}) in fake.asked
+
+
+def test_who_is_no_administrator_asks_for_nothing_of_others(session: Session, fake: Fake) -> None:
+    fake.administrator = False
+    with session.at(fake.url) as page:
+        page.goto(f"{fake.url}#/tasks")
+        page.get_by_role("button", name="Older tasks").click()
+        expect(page.get_by_text("No tasks yet")).to_be_visible()
+        assert [asked for asked in fake.asked if asked[:2] == ("GET", "/v1/tasks")] == [
+            ("GET", "/v1/tasks", {"limit": "100"})
+        ]
+
+
 def test_events_flow_pause_and_are_filtered(page: Page, fake: Fake) -> None:
     page.goto(f"{fake.url}#/events")
     expect(page.locator("#page")).to_contain_text("Quiet")
