@@ -81,6 +81,53 @@ def test_what_is_piped_in_reaches_the_program(platform: Up, web: str) -> None:
     assert "standard input is too long" in refused.stderr
 
 
+def test_piped_input_has_no_bound_and_waits_for_who_reads_late(platform: Up, web: str) -> None:
+    text = "0123456789abcde\n" * (1 << 17)
+    assert platform.ok("island", "exec", "-i", web, "--", "sh", "-c", "sleep 0.2; exec cat", stdin=text) == text
+    assert platform.ok("island", "exec", "-i", web, "--", "true", stdin=text) == ""
+
+
+def on_terminal(platform: Up, *words: str) -> OnTerminal:
+    environment = [f"{name}={value}" for name, value in platform.environment.items()]
+    return OnTerminal("-i", *environment, *platform.program, *words, program="/usr/bin/env")
+
+
+def part_of(platform: Up, words: str) -> int:
+    (pid,) = (pid for pid, line in platform.pids().items() if words in line)
+    return pid
+
+
+def test_a_shell_at_a_terminal_is_left_and_come_back_to_while_parts_of_the_platform_die(platform: Up, web: str) -> None:
+    seen = on_terminal(platform, "island", "exec", "-it", "--env", "PS1=> ", web, "--", "bash", "--norc")
+    seen.expect(b"> ")
+    seen.resize(40, 120)
+    seen.type(b"stty size\r")
+    seen.expect(b"40 120\r\n")
+    seen.type(b"sh -c 'echo o\"\"n; exec sleep 1000'\r")
+    seen.expect(b"on\r\n")
+    seen.type(b"\x03")
+    seen.expect(b"> ")
+    seen.type(b"echo $?\r")
+    seen.expect(b"130\r\n")
+    assert not seen.takes_lines()
+    seen.type(b"\x10\x11")
+    seen.expect(b"enisle task attach ")
+    seen.wait_for(seen.has_ended)
+    assert seen.takes_lines()
+    assert seen.end() == 130
+    task = json.loads(platform.ok("task", "ls", "--json", "--state", "running", "--resource", f"island/{web}"))[0]["id"]
+    seen = on_terminal(platform, "task", "attach", task[:10])
+    seen.expect(b"130\r\n")
+    for part in ("control agent", "enisle.api"):
+        os.kill(part_of(platform, part), signal.SIGKILL)
+        seen.type(b"echo af''ter\r")
+        seen.expect(b"after\r\n")
+    seen.type(b"exit 7\r")
+    seen.wait_for(seen.has_ended)
+    assert seen.takes_lines()
+    assert seen.end() == 7
+
+
 def test_output_comes_while_the_program_runs(platform: Up, web: str) -> None:
     begin = time.monotonic()
     running = platform.start("island", "exec", "--no-stdin", web, "--", "sh", "-c", "echo first; sleep 1.5; echo last")

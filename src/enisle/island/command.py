@@ -148,13 +148,15 @@ class RunningCommand:
     def _type(self, descriptor: int, content: bytes) -> int:
         import termios
 
-        from enisle.island.command_terminal import meant_by
+        from enisle.island.command_terminal import first_signal, meant_by, settle
 
         modes = termios.tcgetattr(descriptor)
-        written = os.write(descriptor, content)
+        written = os.write(descriptor, content[: first_signal(modes, content)])
         if written:
             self._typed_line = content[written - 1] not in b"\r\n"
-        self._signal(meant_by(modes, content[:written]))
+        if signals := meant_by(modes, content[:written]):
+            settle(descriptor, modes)
+            self._signal(signals)
         return written
 
     def _signal(self, signals: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ typed characters and a new size mean as signals is returned to the caller, who t
 
 import fcntl
 import os
+import select
 import struct
 import termios
 from typing import Any
@@ -19,6 +20,8 @@ IUTF8 = 0o40000  # termios(3): erasing takes whole characters
 SIGNALS = {termios.VINTR: 2, termios.VQUIT: 3, termios.VSUSP: 20}
 """SIGINT, SIGQUIT, SIGTSTP by the place of the character that means them."""
 SIGWINCH = 28
+TIOCGPTPEER = 0x5441
+SETTLING = 100
 
 
 def open_pair(rows: int, columns: int) -> tuple[int, int]:
@@ -46,14 +49,46 @@ def resize(ours: int, rows: int, columns: int) -> tuple[int, ...]:
     return (SIGWINCH,) if before != wanted else ()
 
 
-def meant_by(modes: list[Any], typed: bytes) -> tuple[int, ...]:
-    """Return the signals that typed bytes mean under a terminal's modes."""
-    local: int = modes[3]
+def first_signal(modes: list[Any], typed: bytes) -> int:
+    """Return how many of the typed bytes end with the first that means a signal; all when none does."""
+    places = [typed.find(character) + 1 for character in _signal_characters(modes)]
+    return min((place for place in places if place), default=len(typed))
+
+
+def _signal_characters(modes: list[Any]) -> dict[bytes, int]:
+    """Return which characters mean which signals now; one that is switched off is 0 (_POSIX_VDISABLE of Linux)."""
     characters: list[bytes] = modes[6]
-    if not local & termios.ISIG:
-        return ()
-    # A character that is switched off is 0 (_POSIX_VDISABLE of Linux).
-    return tuple(signo for place, signo in SIGNALS.items() if characters[place] != b"\0" and characters[place] in typed)
+    local: int = modes[3]
+    found = {characters[place]: signo for place, signo in SIGNALS.items() if local & termios.ISIG}
+    return {character: signo for character, signo in found.items() if character != b"\0"}
+
+
+def settle(ours: int, modes: list[Any]) -> None:
+    """Return when the host's line discipline has seen to the character of a signal that was just typed.
+
+    It flushes what is typed and shown (n_tty.c, `isig`), in a thread of its own: a signal that overtakes it has its
+    answer, a shell's new prompt, flushed too. Nothing to read on the other side means that all was seen to
+    (`n_tty_poll` waits for that thread first); what is there to read was typed before and is to be flushed anyway.
+    """
+    try:
+        theirs = fcntl.ioctl(ours, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return  # hung up
+    try:
+        waiting = select.poll()
+        waiting.register(theirs, select.POLLIN)
+        for _ in range(SETTLING):
+            if not waiting.poll(0) or modes[3] & termios.NOFLSH:
+                return
+            termios.tcflush(theirs, termios.TCIFLUSH)
+    finally:
+        os.close(theirs)
+
+
+def meant_by(modes: list[Any], typed: bytes) -> tuple[int, ...]:
+    """Return the signal that the last typed byte means under a terminal's modes."""
+    signo = _signal_characters(modes).get(typed[-1:])
+    return (signo,) if signo else ()
 
 
 def end_of_input(modes: list[Any], at_line_begin: bool) -> bytes:
