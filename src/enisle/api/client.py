@@ -248,6 +248,13 @@ class HostList:
         path = f"/v1/hosts/{name}/declare-dead"
         return self._platform.ask("POST", path, schemas.Given, json={"reason": reason})
 
+    def drain(self, name: str, reason: str) -> schemas.Host:
+        """Give a host no new work; what is bound to it still runs there."""
+        return self._platform.ask("POST", f"/v1/hosts/{name}/drain", schemas.Host, json={"reason": reason})
+
+    def undrain(self, name: str, reason: str) -> schemas.Host:
+        return self._platform.ask("POST", f"/v1/hosts/{name}/undrain", schemas.Host, json={"reason": reason})
+
     def remove(self, name: str) -> None:
         self._platform.ask("DELETE", f"/v1/hosts/{name}", type(None))
 

@@ -253,6 +253,13 @@ class AsyncHostList:
         path = f"/v1/hosts/{name}/declare-dead"
         return await self._platform.ask("POST", path, schemas.Given, json={"reason": reason})
 
+    async def drain(self, name: str, reason: str) -> schemas.Host:
+        """Give a host no new work; what is bound to it still runs there."""
+        return await self._platform.ask("POST", f"/v1/hosts/{name}/drain", schemas.Host, json={"reason": reason})
+
+    async def undrain(self, name: str, reason: str) -> schemas.Host:
+        return await self._platform.ask("POST", f"/v1/hosts/{name}/undrain", schemas.Host, json={"reason": reason})
+
     async def remove(self, name: str) -> None:
         await self._platform.ask("DELETE", f"/v1/hosts/{name}", type(None))
 

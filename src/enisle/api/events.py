@@ -146,7 +146,7 @@ class Events:
             task = view.tasks.get(news.id)
             if is_of(task, self._tenant):
                 self._tell("progress", news.id, progress_json(view.progress.get(news.id)), 0)
-        elif news.kind == "host":
+        elif news.kind in ("host", "member", "dead"):
             self._dirty["host", news.id] = news.revision
         elif news.kind in ("lock", "record", "live"):
             kind, _, identity = news.id.partition(".")

@@ -7,6 +7,7 @@ from starlette.responses import Response
 import enisle
 from enisle.api.metrics import exposition
 from enisle.api.table import Answer, Call
+from enisle.errors import NotFound, StateError
 
 
 async def index(call: Call) -> Answer:
@@ -34,8 +35,31 @@ async def declare_dead(call: Call) -> Answer:
     return Answer({"name": name, "state": "gone"})
 
 
+async def drain(call: Call) -> Answer:
+    return await _drained(call, True)
+
+
+async def undrain(call: Call) -> Answer:
+    return await _drained(call, False)
+
+
+async def _drained(call: Call, on: bool) -> Answer:
+    name = call.path["name"]
+    await call.tasks().drain(name, call.body.reason, on)
+    found = await call.services.operations.host(name)
+    if found["state"] in ("live", "draining"):  # our own picture may not have it yet
+        found |= {"state": "draining" if on else "live", "why": call.body.reason if on else ""}
+    return Answer(found)
+
+
 async def remove(call: Call) -> Answer:
-    await call.services.expel_host(call.path["name"])
+    """Forget a host. One with a key at our engine is silenced first; another has to be silent."""
+    name, silenced = call.path["name"], True
+    try:
+        await call.services.expel_host(name)
+    except (NotFound, StateError):
+        silenced = False
+    await call.tasks().forget_host(name, silenced)
     await note(call, "expel-host", host=call.path["name"])
     return Answer(None, 204)
 

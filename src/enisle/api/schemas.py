@@ -525,7 +525,7 @@ class Vms(Struct):
 
 
 class Host(Struct):
-    """A computer of the platform."""
+    """A computer of the platform: live, draining (no new work), lost (silent) or gone; `since` when, and `why`."""
 
     name: str
     state: str
@@ -536,6 +536,8 @@ class Host(Struct):
     vms: int
     tasks: int
     since: float
+    joined: float = 0.0
+    why: str = ""
 
 
 class Hosts(Struct):

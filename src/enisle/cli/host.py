@@ -25,10 +25,18 @@ def host(options: PlatformOptions, door: Door) -> int:
             return 0
         case "host declare-dead":
             return declare_dead(options, door)
+        case "host drain" | "host undrain":
+            verb = options.verb.partition(" ")[2]
+            for name in names(options, "host"):
+                reason = options.reason or f"`enisle {options.verb}`"
+                tell_done(
+                    options, door.ask("POST", f"/v1/hosts/{name}/{verb}", {}, {"reason": reason}), f"{verb}ed {name}"
+                )
+            return 0
         case "host rm":
             for name in names(options, "host"):
                 door.ask("DELETE", f"/v1/hosts/{name}")
-                tell_done(options, {"name": name, "state": "removed"}, f"took the key of {name} away")
+                tell_done(options, {"name": name, "state": "removed"}, f"forgot {name}, and took its key away")
             return 0
         case verb:
             raise AssertionError(f"{verb=}")

@@ -122,7 +122,14 @@ HOST = {
         "\nOnly for a host that is surely off: its islands may be started elsewhere.\n",
         1,
     ),
-    "rm": Verb("enisle host rm [OPTIONS] NAME…", "take a host's key away", asking(), most_words=NAMES),
+    "drain": Verb(
+        "enisle host drain [OPTIONS] NAME…",
+        "give hosts no new work; what is bound to them still runs there",
+        asking(REASON),
+        most_words=NAMES,
+    ),
+    "undrain": Verb("enisle host undrain [OPTIONS] NAME…", "give hosts work again", asking(REASON), most_words=NAMES),
+    "rm": Verb("enisle host rm [OPTIONS] NAME…", "forget hosts, and take their keys away", asking(), most_words=NAMES),
 }
 SCOPES = """
 scopes: read  look at everything of the tenant     write  change it, too

@@ -30,6 +30,10 @@ class Picture(Protocol):
     def records(self) -> Mapping[str, Json]: ...
     @property
     def live(self) -> Mapping[str, Json]: ...
+    @property
+    def members(self) -> Mapping[str, Json]: ...
+    @property
+    def dead(self) -> Mapping[str, Json]: ...
 
 
 class Looking:
@@ -202,13 +206,15 @@ class Looking:
     # ---- hosts -----------------------------------------------------------------------------------------------------
 
     async def hosts(self) -> list[Json]:
-        known = {*self._view.hosts, *(str(one.get("host")) for one in self._view.records.values() if one.get("host"))}
-        return [self._host(name) for name in sorted(known)]
+        """Return every host that is known: it has its lease, it had one and was not removed, or a record names it."""
+        view = self._view
+        named = {str(one["host"]) for one in view.records.values() if one.get("host")}
+        return [self._host(name) for name in sorted({*view.hosts, *view.members, *named})]
 
     async def host(self, name: str) -> Json:
-        for found in await self.hosts():
-            if found["name"] == name:
-                return found
+        view = self._view
+        if name in view.hosts or name in view.members or any(one.get("host") == name for one in view.records.values()):
+            return self._host(name)
         raise NotFound(f"there is no host {name}", "", "`enisle host ls`")
 
     def _host(self, name: str) -> Json:
@@ -217,8 +223,7 @@ class Looking:
         for kind in ("island", "vm"):
             here = [one for key, one in view.records.items() if key.startswith(f"{kind}.") and one.get("host") == name]
             counts[kind] = len(here)
-        dead: Mapping[str, Any] = getattr(view, "dead", {})
-        return host_json(name, view.hosts.get(name), name in dead, counts)
+        return host_json(name, view.hosts.get(name), view.members.get(name), view.dead.get(name), counts)
 
 
 def kept_output(task: Task, after: int) -> Json:

@@ -91,12 +91,14 @@ def vm_json(
     }
 
 
-def host_json(name: str, lease: Json | None, dead: bool, counts: Mapping[str, int]) -> Json:
-    """Return a host; what it said of itself when it is connected."""
-    told = lease or {}
+def host_json(name: str, lease: Json | None, member: Json | None, dead: Json | None, counts: Mapping[str, int]) -> Json:
+    """Return a host, with what it said of itself last; `since`: when it became what it is, 0 when that is not known."""
+    known = member or {}
+    told: Json = lease or known.get("facts") or {}
+    state, since, why = _host_state(lease, member, dead)
     return {
         "name": name,
-        "state": "live" if lease is not None else "gone" if dead else "lost",
+        "state": state,
         "processors": told.get("processors") or 0,
         "memory": told.get("memory") or 0,
         "version": told.get("version") or "",
@@ -104,5 +106,22 @@ def host_json(name: str, lease: Json | None, dead: bool, counts: Mapping[str, in
         "islands": counts.get("island", 0),
         "vms": counts.get("vm", 0),
         "tasks": counts.get("task", 0),
-        "since": told.get("started") or 0.0,
+        "since": since,
+        "joined": known.get("joined") or 0.0,
+        "why": why,
     }
+
+
+def _host_state(lease: Json | None, member: Json | None, dead: Json | None) -> tuple[str, float, str]:
+    drained: Json | None = (member or {}).get("drained")
+    if lease is not None:
+        state, why = ("draining", str(drained.get("why", ""))) if drained else ("live", "")
+        return state, lease.get("started") or 0.0, why
+    if dead is not None:
+        return "gone", dead.get("at") or 0.0, f"declared dead: {dead.get('why', '')}"
+    if member is None:
+        return "gone", 0.0, "it was removed; records of what ran there are left"
+    if member.get("state") == "gone":
+        return "gone", member.get("since") or 0.0, "its agent ended in order"
+    # Its lease has just ended, or nobody was there to note when.
+    return "lost", (member.get("since") or 0.0) if member.get("state") == "lost" else 0.0, "nothing is heard of it"

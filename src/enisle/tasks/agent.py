@@ -70,15 +70,19 @@ class Agent:
         return AgentStatistics(len(self._runs), self.reported, self.refused, self.fenced)
 
     async def run(self) -> None:
+        last: Value | None = None
         try:
             async with self._group as group:
                 group.create_task(self._hold_lease())
                 group.create_task(self._watch_orders())
                 group.create_task(self._watch_stops())
                 group.create_task(self._guard())
+        except asyncio.CancelledError:
+            last = {**self._facts, "left": time.time()}  # told to end: it left in order, and is not lost
+            raise
         finally:
             if self.lease:
-                await self.lease.release()
+                await self.lease.release(last)
 
     def left_s(self) -> float:
         return self.lease.left_s() if self.lease else -1.0

@@ -180,7 +180,9 @@ class Dispatcher:
         elif kind == "stop":
             picture.put_stop(entry.key, value is not None)
         elif kind == "host":
-            self._learn_host(rest, value is not None)
+            self._learn_host(rest, value)
+        elif kind == "member":
+            picture.put_member(rest, value)
         elif kind == "dead":
             picture.put_dead(rest, str(value.get("why", "")) if value else None)
         elif kind == "audit" and value:
@@ -198,14 +200,14 @@ class Dispatcher:
             if self._revisions.get(key) == revision:
                 del self._revisions[key]
 
-    def _learn_host(self, host: str, alive: bool) -> None:
-        if alive:
+    def _learn_host(self, host: str, lease: Value | None) -> None:
+        if lease is not None and not lease.get("left"):
             self._heard[host] = time.monotonic()
             self._gone_since.pop(host, None)
         else:
             self._heard.pop(host, None)
             self._gone_since.setdefault(host, time.monotonic())
-        self.picture.put_host(host, alive)
+        self.picture.put_lease(host, lease)
 
     def _judge_hosts(self) -> None:
         """A host with orders but without a lease is lost once its agent must have stopped."""
@@ -217,7 +219,7 @@ class Dispatcher:
             for host in list(self.picture.live):
                 # Its lease should have ended by itself; an engine that was killed has been seen to forget that.
                 if now - self._heard.setdefault(host, now) > ABANDONED_TTLS * self._ttl_s:
-                    self._learn_host(host, False)
+                    self._learn_host(host, None)
         for host in self.picture.working_hosts():
             if host not in self.picture.live and now - self._gone_since.setdefault(host, now) >= LOSS_MARGIN_S:
                 self.picture.put_lost(host)

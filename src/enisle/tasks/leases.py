@@ -46,7 +46,7 @@ class RenewedLease:
     async def take(self) -> None:
         """Raises Conflict when another holds it, Unavailable."""
         now = await self._store.get_leader(self.key)
-        if now.value is not None and not self._is_abandoned(now):
+        if now.value is not None and not now.value.get("left") and not self._is_abandoned(now):
             raise Conflict(self.key, 0, now.revision)
         begin = time.monotonic()
         self._revision = await self._store.batch([Change(self.key, self.value, now.revision)], self.ttl_s)
@@ -78,14 +78,14 @@ class RenewedLease:
             except (TimeoutError, Unavailable):
                 continue  # left_s tells; the next renewal may still come in time
 
-    async def release(self) -> None:
-        """Give it up at once, for whoever waits."""
+    async def release(self, last: Value | None = None) -> None:
+        """Give it up at once, for whoever waits; the `last` word stays where the lease was, with the time it `left`."""
         if self._renewer:
             self._renewer.cancel()
             await asyncio.wait([self._renewer])
         if self.held:
             try:
-                await self._store.batch([Change(self.key, None, self._revision)])
+                await self._store.batch([Change(self.key, last, self._revision)])
             except (Conflict, Unavailable):
                 pass  # it ends by itself
         self.lost.set()

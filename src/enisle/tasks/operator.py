@@ -55,7 +55,7 @@ class Operator:
         require_token("a host", host)
         reason = _needed(reason)
         lease = await self._store.get_leader(f"host.{host}")
-        if lease.value is not None:
+        if lease.value is not None and not lease.value.get("left"):
             raise StateError(f"host {host} is not dead", "it has its lease", f"stop its agent first, or see {host} off")
         key = f"dead.{host}"
         known = await self._store.get_leader(key)
@@ -65,6 +65,47 @@ class Operator:
         changes = [Change(f"host.{host}", None, lease.revision), Change(key, value, known.revision)]
         await self._store.batch([*changes, Change(audit_key, audit, 0)])
         return {"host": host, **value}
+
+    async def drain(self, host: str, reason: str, on: bool = True) -> Value:
+        """Give a host no new work from now on, or (`on` false) again; what is bound to it still runs there.
+
+        Raises NotFound for a host that never came, InvalidRequest without a reason.
+        """
+        key, reason = f"member.{require_token('a host', host)}", _needed(reason)
+        for _ in range(TRIES):
+            entry = await self._store.get_leader(key)
+            if entry.value is None:
+                raise NotFound(f"there is no host {host}", "none of that name has joined", "`enisle host ls`")
+            known = {name: value for name, value in entry.value.items() if name != "drained"}
+            drained: Value = {"why": reason, "at": time.time(), "actor": self.actor}
+            changes = [Change(key, known | ({"drained": drained} if on else {}), entry.revision)]
+            changes.append(Change(*self._audit("drain" if on else "undrain", reason, host=host), 0))
+            try:
+                await self._store.batch(changes)
+                return {"host": host, **drained}
+            except Conflict:
+                continue
+        raise StateError(f"host {host} cannot be changed now", "its record changes all the time", "try again")
+
+    async def forget_host(self, host: str, silenced: bool) -> None:
+        """Drop what is kept of a host. Raises NotFound, StateError while it has its lease and was not `silenced`."""
+        keys = [f"{kind}.{require_token('a host', host)}" for kind in ("host", "member", "dead")]
+        for _ in range(TRIES):
+            lease, *others = [await self._store.get_leader(key) for key in keys]
+            if lease.value is not None and not lease.value.get("left") and not silenced:
+                raise StateError(
+                    f"host {host} is live", "it would be back at once", "end its agent: `enisle down` there"
+                )
+            there = [entry for entry in (lease, *others) if entry.value is not None]
+            if not there and not silenced:
+                raise NotFound(f"there is no host {host}", "", "`enisle host ls`")
+            try:
+                if there:
+                    await self._store.batch([Change(entry.key, None, entry.revision) for entry in there])
+                return
+            except Conflict:
+                continue
+        raise StateError(f"host {host} cannot be removed now", "its record changes all the time", "try again")
 
     def _audit(self, act: str, reason: str, **more: object) -> tuple[str, Value]:
         return audit_record(act, self.actor, self.tenant, reason, **more)

@@ -70,6 +70,12 @@ class Picture:
         self.live: set[str] = set(live or ())
         self.lost: set[str] = set()
         self.dead: dict[str, str] = {}
+        self.leases: dict[str, Value] = {}
+        """What each host says of itself; one that has `left` is not live."""
+        self.members: dict[str, Value] = {}
+        """What is kept of each host (members.py)."""
+        self.drained: set[str] = set()
+        """Hosts that get no new work."""
         self.ended: dict[str, float] = {}
         """Ended tasks still in the store, with the time of their end."""
         # ---- derived ----
@@ -79,6 +85,7 @@ class Picture:
         self.order_of: dict[str, str] = {}
         self.marked_tasks: set[str] = set()
         self.marked_orders: set[str] = set()
+        self.marked_hosts: set[str] = set()
         self.hostless: set[str] = set()
         """Waiting tasks that lack nothing but a host."""
         self.moved: set[str] = set()
@@ -179,6 +186,26 @@ class Picture:
     def put_stop(self, key: str, there: bool) -> None:
         (self.stops.add if there else self.stops.discard)(key)
         self.marked_orders.update({f"asg.{key.removeprefix('stop.')}"} & self.assignments.keys())
+
+    def put_lease(self, host: str, lease: Value | None) -> None:
+        """Learn what a host says of itself; None: its lease ended. Who left in order says so, and is not live."""
+        if self.leases.get(host) != lease:
+            self.marked_hosts.add(host)
+        if lease is None:
+            self.leases.pop(host, None)
+        else:
+            self.leases[host] = lease
+        self.put_host(host, lease is not None and not lease.get("left"))
+
+    def put_member(self, host: str, member: Value | None) -> None:
+        if member is None:
+            self.members.pop(host, None)
+        else:
+            self.members[host] = member
+        self.marked_hosts.add(host)
+        if (host in self.drained) != bool(member and member.get("drained")):
+            self.drained ^= {host}
+            self._look_at_host(host)
 
     def put_host(self, host: str, live: bool) -> None:
         """A host has its lease, or has it no more."""

@@ -42,7 +42,11 @@ def find_place(picture: Picture, task: Task) -> Place:
 
 
 def choose_host(picture: Picture, task: Task) -> str:
-    """Return the live host that was wished for, or the one with the fewest orders; "" when there is none."""
-    if task.host in picture.live and not task.attempt:
+    """Return the host that was wished for, or the one with the fewest orders; "" when there is none.
+
+    It is live and not drained: what is bound or pinned to a drained host still runs there, nothing else does.
+    """
+    there = picture.live - picture.drained if picture.drained else picture.live
+    if task.host in there and not task.attempt:
         return task.host
-    return min(sorted(picture.live), key=picture.load, default="")
+    return min(sorted(there), key=picture.load, default="")

@@ -9,6 +9,7 @@ task that held it alone, or not at all.
 from collections.abc import Iterator, Set
 from dataclasses import replace
 
+from enisle.tasks.members import of_hosts
 from enisle.tasks.picture import Picture
 from enisle.tasks.placing import Place, choose_host, find_place
 from enisle.tasks.records import (
@@ -55,8 +56,7 @@ def plan(picture: Picture, now: float, busy: Set[str] = frozenset()) -> Iterator
 
 
 def _everything(picture: Picture, now: float, touched: Set[str]) -> Iterator[Batch]:
-    for host in picture.dead.keys() & picture.live:
-        yield [(f"dead.{host}", None)]
+    yield from of_hosts(picture, touched, now)
     for key in list(picture.marked_orders):
         if key in touched:
             continue

@@ -27,6 +27,7 @@ KINDS = {
     "token": "token",
     "cfg": "cfg",
     "dead": "dead",
+    "member": "member",
 }
 
 
@@ -45,6 +46,8 @@ class View:
         self.tokens: dict[str, Value] = {}
         self.dead: dict[str, Value] = {}
         """Hosts an operator declared dead, and why."""
+        self.members: dict[str, Value] = {}
+        """What is kept of every host that has joined (members.py)."""
         self.audits: dict[str, Value] = {}
         """Who did what, by id, until the history has it."""
         self.subscriptions: set[Subscription] = set()
@@ -66,6 +69,7 @@ class View:
             "live": self.live,
             "token": self.tokens,
             "dead": self.dead,
+            "member": self.members,
             "cfg": {},
         }
         self._told: dict[str, set[str] | None] = {"store": None, "progress": None}
@@ -184,6 +188,8 @@ class View:
         if entry.key == "cfg.epoch" and entry.value:
             self.epoch = str(entry.value.get("epoch", 0))
         value: Any = entry.value
+        if kind == "host" and value and value.get("left"):
+            value = None  # it left in order: what it said last is in its member's record
         if value is not None:
             value = {"task": Task.from_value, "lock": Lock.from_value}.get(kind, _same)(value)
         elif (kind, identity) not in self._revisions:

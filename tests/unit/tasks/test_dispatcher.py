@@ -100,11 +100,11 @@ def test_of_what_is_sent_together_only_what_was_refused_is_decided_anew() -> Non
         assert first.value
         store._put(first.key, replace(Task.from_value(first.value), cancel="enough").to_value())
         dispatcher._decide()
-        assert len(dispatcher._flights) == 1, "three batches are one commit"
+        assert len(dispatcher._flights) == 1, "all batches are one commit"
         while dispatcher._flights:
             await asyncio.sleep(0)
         assert [f"asg.h1.{task.id}" in store.entries for task in tasks] == [False, True, True]
-        assert (dispatcher.conflicts, dispatcher.batches) == (1, 2)
+        assert (dispatcher.conflicts, dispatcher.batches) == (1, 3)  # the host's record is the third
         await decided(dispatcher)
         assert dispatcher.picture.tasks[tasks[0].id].state is State.CANCELLED
 
@@ -126,14 +126,17 @@ def test_a_key_whose_end_the_engine_has_forgotten_is_made_at_zero(clock: Clock) 
             dispatcher._forget()
             assert dispatcher._changes([(key, {})])[0].expected == (8 if again else 0)
 
-        store = MemoryStore()
-        await store.cas("host.h1", {"host": "h1"}, 0)
-        task = await Tasks(store).submit(Request("a@1", {}, (Resource("island", "a"),)))
-        dispatcher = knowing(store)
-        dispatcher.learn(Entry("lock.island.a", None, 99))
-        await decided(dispatcher)
-        assert dispatcher.picture.tasks[task.id].state is State.RUNNING
-        assert dispatcher.conflicts == 1
+        for remembered in (False, True):
+            store = MemoryStore()
+            await store.cas("host.h1", {"host": "h1"}, 0)
+            if remembered:
+                store._put("lock.island.a", None)
+            task = await Tasks(store).submit(Request("a@1", {}, (Resource("island", "a"),)))
+            dispatcher = knowing(store)
+            dispatcher.learn(Entry("lock.island.a", None, 99))
+            await decided(dispatcher)
+            assert dispatcher.picture.tasks[task.id].state is State.RUNNING, "what we believed was wrong"
+            assert dispatcher.conflicts == 1
 
     asyncio.run(check())
 

@@ -44,9 +44,14 @@ class World:
             elif kind == "lock":
                 self.picture.put_lock(key, Lock.from_value(value) if value else None)
             elif kind == "asg":
-                self.picture.put_order(key, Assignment.from_value(value) if value else None)
+                order = Assignment.from_value(value) if value else None
+                if order and order.host in self.picture.drained:
+                    assert order.context["placement"] == PINNED, "a drained host was given new work"
+                self.picture.put_order(key, order)
             elif kind == "res":
                 self.picture.put_record(rest, value)
+            elif kind == "member":
+                self.picture.put_member(rest, value)
             elif kind == "dead":
                 self.picture.put_dead(rest, value["why"] if value else None)
             elif kind == "host":
@@ -123,6 +128,9 @@ class World:
             task = self.random.choice(list(picture.tasks.values()))
             if task.state not in ENDED:
                 picture.put_task(task.id, replace(task, cancel="enough"))
+        elif what < 0.75:
+            host = self.random.choice(HOSTS)
+            picture.put_member(host, {"state": "live"} | ({} if host in picture.drained else {"drained": {"why": "x"}}))
 
     def changes(self, task: Task) -> dict[str, Value | None]:
         """Return what a routine may want to change: what it holds, at times what it does not."""
@@ -172,6 +180,7 @@ def test_locks_and_tasks_agree_always_and_everything_ends(seed: int, wishes: lis
         world.decide()
     for host in HOSTS:
         world.picture.put_host(host, True)
+        world.picture.put_member(host, None)
     for _ in range(200):
         world.now += 100
         world.decide()
@@ -412,3 +421,22 @@ def test_a_host_that_writes_nonsense_fails_its_task_and_breaks_nothing_else(nons
     if left.status != "assigned":
         assert world.picture.tasks["t1"].state in (State.DONE, State.FAILED, State.QUEUED)
         assert not world.picture.locks
+
+
+def test_what_waits_for_a_host_starts_when_one_is_no_longer_drained_and_what_is_there_goes_on() -> None:
+    world = World(0)
+    for host in HOSTS:
+        world.picture.put_member(host, {"state": "gone", "drained": {"why": "a new disk"}})
+    world.picture.put_record("island.a", {"host": "h2"})
+    world.submit((ISLAND,))
+    world.submit((), host="h1")
+    world.submit((), host="h3", placement=PINNED)
+    tasks = settled(world).picture.tasks
+    assert [(tasks[one].state, tasks[one].host) for one in ("t1", "t3")] == [
+        (State.RUNNING, "h2"),
+        (State.RUNNING, "h3"),
+    ]
+    assert tasks["t2"].blocked
+    assert tasks["t2"].blocked.resource == "host/any"
+    world.picture.put_member("h2", {"state": "gone"})
+    assert settled(world).picture.tasks["t2"].host == "h2"
