@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from enisle.tasks import Change, Conflict, Entry, JetStream, Unavailable
-from enisle.tasks.leases import RenewedLease
+from enisle.tasks.leases import ABANDONED_TTLS, RenewedLease
 from enisle.tasks.requests import Requests
+from memory_store import MemoryStore
 
 WRONG = {"error": {"err_code": 10164, "description": "wrong last sequence"}}
 
@@ -129,7 +130,41 @@ def test_a_lease_is_ours_from_the_start_of_its_renewal_not_from_its_answer() -> 
         begin = time.monotonic()
         await lease.take()
         assert lease.left_s() <= 1.0 - (time.monotonic() - begin) + 0.01
+        left = lease.left_s()
+        async with asyncio.timeout(5):
+            while (now := lease.left_s()) <= left:  # until it is renewed
+                left = now
+                await asyncio.sleep(0.005)
+        assert now <= 1.0 - 0.4
         await lease.release()
+
+    asyncio.run(check())
+
+
+def test_a_lease_that_is_renewed_before_our_eyes_is_not_taken_however_long_we_look() -> None:
+    async def check() -> None:
+        store = MemoryStore()
+        theirs = await store.lease("lease.x", {"who": "they"}, 0.2)
+        begin = time.monotonic()
+        while time.monotonic() - begin < 0.2 * (ABANDONED_TTLS + 2):
+            with pytest.raises(Conflict):
+                await store.lease("lease.x", {"who": "we"}, 0.2)
+            await asyncio.sleep(0.02)
+        assert theirs.held
+        await theirs.release()
+
+    asyncio.run(check())
+
+
+def test_a_lease_that_was_lost_to_another_is_not_ours_for_the_time_it_had_left() -> None:
+    async def check() -> None:
+        store = MemoryStore()
+        lease = await store.lease("lease.x", {"who": "we"}, 0.6)
+        await store.cas("lease.x", {"who": "they"}, store.now("lease.x").revision)
+        async with asyncio.timeout(5):
+            await lease.lost.wait()
+        assert not lease.held
+        assert lease.left_s() < 0
 
     asyncio.run(check())
 
