@@ -185,8 +185,11 @@ class Dispatcher:
             picture.put_member(rest, value)
         elif kind == "dead":
             picture.put_dead(rest, str(value.get("why", "")) if value else None)
-        elif kind == "audit" and value:
-            self.audits[entry.key] = value
+        elif kind == "audit":
+            if value:
+                self.audits[entry.key] = value
+            else:  # the one that leads has moved it to the history
+                self.audits.pop(entry.key, None)
         elif entry.key == "cfg.epoch" and value:
             picture.epoch = int(value.get("epoch", 0))
         if value is None:
