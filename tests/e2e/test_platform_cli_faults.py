@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -227,13 +229,38 @@ def test_a_second_host_joins_over_tls_runs_islands_and_leaves(tmp_path: Path) ->
             assert platform.ok("island", "exec", "far", "--", "echo", "from there") == "from there\n"
             hosts = {one["name"]: one for one in json.loads(platform.ok("host", "ls", "--json"))}
             assert hosts["two"]["islands"] == 1
-            (agent,) = [pid for pid, words in second.pids().items() if " agent " in words]
-            os.kill(agent, signal.SIGTERM)
-            wait_until(lambda: json.loads(platform.ok("host", "show", "--json", "two"))["state"] == "lost")
+            for words, told in (
+                (("join", url, "--name", "two", "--detach"), "cannot join as two here"),
+                (("up",), "no platform can start here"),
+            ):
+                assert told in second.enisle(*words).stderr
+
+            def two() -> dict[str, Any]:
+                return json.loads(platform.ok("host", "show", "--json", "two"))
+
+            watched = json.loads(second.ok("status", "--json"))
+            assert (watched["url"], watched["host"], watched["ok"]) == (url, "two", True)
+            os.kill(watched["parts"]["agent"], signal.SIGKILL)
+            wait_until(
+                lambda: (
+                    json.loads(second.enisle("status", "--json").stdout)["parts"].get("agent", 0)
+                    not in (0, watched["parts"]["agent"])
+                )
+            )
+            assert platform.ok("island", "exec", "far", "--", "echo", "watched") == "watched\n"
+            os.kill(watched["pid"], signal.SIGKILL)  # the agent dies with it; islands do not
+            wait_until(lambda: two()["state"] == "lost")
+            assert two()["processors"] >= 1
+            wait_until(lambda: time.time() - 30 < two()["since"] < time.time())
             again = second.enisle("join", url, "--name", "two", "--detach")  # the key it has is good
             assert again.returncode == 0, again.stderr
-            wait_until(lambda: json.loads(platform.ok("host", "show", "--json", "two"))["state"] == "live")
+            wait_until(lambda: two()["state"] == "live")
             assert platform.ok("island", "exec", "far", "--", "echo", "still there") == "still there\n"
             platform.ok("island", "rm", "--force", "far")
-            assert platform.ok("host", "rm", "two") == "took the key of two away\n"
+            assert platform.ok("host", "drain", "two") == "drained two\n"
+            wait_until(lambda: two()["state"] == "draining")
+            assert platform.ok("host", "undrain", "two") == "undrained two\n"
+            assert second.ok("down").startswith("stopped the agent of two in ")
+            wait_until(lambda: two()["state"] == "gone")  # and not lost: it left in order
+            assert platform.ok("host", "rm", "two") == "forgot two, and took its key away\n"
             wait_until(lambda: "two" not in platform.ok("host", "ls", "-q").split())

@@ -1,31 +1,25 @@
 """`enisle join`: this machine becomes a host of a platform somewhere.
 
 Its key is made here; the platform is told the public half. What was agreed is kept beside the host's state, so that the
-agent can be started again without a token.
+agent can be started again without a token. A supervisor watches over it, as over a platform's own.
 """
 
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from enisle.cli.carrying import say_json, segment
 from enisle.cli.context import read_secret
-from enisle.cli.following import LOOK_S
 from enisle.cli.http_door import HttpDoor
 from enisle.cli.output import mutter, plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.task_drawing import Json
-from enisle.cli.up import places_of, working
-from enisle.control import Places
-from enisle.errors import HostError, InvalidRequest
+from enisle.cli.up import places_of, running, working
+from enisle.control import Places, start_platform
+from enisle.errors import HostError, InvalidRequest, StateError
 from enisle.tasks import identity_of, new_identity
-
-READY = b"agent of host "
-START_S = 20.0
 
 
 def join(options: PlatformOptions) -> int:
@@ -34,16 +28,12 @@ def join(options: PlatformOptions) -> int:
         raise InvalidRequest("which platform?", "no URL was named", "enisle join https://10.0.0.1:4600 --token -")
     places, name = places_of(options), segment(options.name or own_name(), "a host")
     places.prepare()
+    require_free(places, name)
     agreed = places.host(name) / "joined.json"
     token = read_secret(options)
     if token or not agreed.exists():
         keep(agreed, agree(options, name, token, agreed))
-    words = [sys.executable, "-m", "enisle.control", "agent", str(places.directory), "--host", name]
-    words += ["--joined", str(agreed)]
-    if options.detach:
-        return start(options, places, name, words)
-    mutter(f"enisle: host {name} of {plain(options.words[0])}; Ctrl-C ends its agent, islands go on\n")
-    os.execv(words[0], words)
+    return detached(options, places, name, agreed) if options.detach else stay(options, places, name, agreed)
 
 
 def own_name() -> str:
@@ -77,28 +67,37 @@ def keep(agreed: Path, told: Json) -> None:
         raise HostError(f"cannot write {agreed}", error.strerror or "", "make room, or name a --state") from None
 
 
-def start(options: PlatformOptions, places: Places, name: str, words: list[str]) -> int:
-    """Leave the agent running; return when it has reached the engine."""
-    begin, log = time.monotonic(), places.host(name) / "agent.log"
-    with open(os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as file:
-        written = file.tell()
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd="/", start_new_session=True
-        )
-    with working(f"starting the agent of {name}", options.json):
-        while READY not in (said := log.read_bytes()[written:]):
-            if process.poll() is not None or time.monotonic() - begin > START_S:
-                process.kill()
-                raise HostError(f"the agent of {name} does not start", last_line(said), f"see {log}")
-            time.sleep(LOOK_S / 4)
-    process.returncode = 0  # it goes on without us
-    if options.json:
-        say_json({"host": name, "pid": process.pid, "log": str(log)})
-    else:
-        say(f"joined as host {name} in {time.monotonic() - begin:.1f} s (agent: process {process.pid}, log {log})\n")
+def stay(options: PlatformOptions, places: Places, name: str, agreed: Path) -> int:
+    """Be the supervisor of the agent until a signal ends it."""
+    mutter(f"enisle: host {name} of {plain(options.words[0])}; Ctrl-C ends its agent, islands go on\n")
+    start_platform(places, foreground=True, **wanted(name, agreed))
     return 0
 
 
-def last_line(said: bytes) -> str:
-    found = said.decode(errors="replace").strip().splitlines()
-    return plain(found[-1]) if found else "it says nothing"
+def detached(options: PlatformOptions, places: Places, name: str, agreed: Path) -> int:
+    """Leave the agent and its supervisor running; return when it has reached the engine."""
+    begin = time.monotonic()
+    with working(f"starting the agent of {name}", options.json):
+        info = start_platform(places, **wanted(name, agreed))
+    if options.json:
+        say_json({"host": name, "pid": info.pid, "log": str(places.log), "parts": info.parts})
+    else:
+        how = f"agent: process {info.parts.get('agent', 0)}, watched by {info.pid}, log {places.log}"
+        say(f"joined as host {name} in {time.monotonic() - begin:.1f} s ({how})\n")
+    return 0
+
+
+def wanted(name: str, agreed: Path) -> Json:
+    return {"host": name, "joined": str(agreed), "api": False}
+
+
+def require_free(places: Places, name: str) -> None:
+    """Raises StateError when a platform, or the agent of a host, runs over this state directory."""
+    there = running(places)
+    if there is None:
+        return
+    if there.joined:
+        why, hint = f"process {there.pid} watches over host {there.host} of {there.url}", "`enisle down` ends it"
+    else:
+        why, hint = f"the platform {there.url} runs on {places.directory}", "name a directory of its own with --state"
+    raise StateError(f"cannot join as {name} here", why, hint)

@@ -23,7 +23,9 @@ def status(options: PlatformOptions) -> int:
     if local is None and (options.state or not (named or elsewhere())):
         platform_info(places_of(options))  # says why there is none
     told: Json = {}
-    if local is not None:
+    if local is not None and local.joined:
+        told = joined(local)
+    elif local is not None:
         places = places_of(options)
         told |= {"pid": local.pid, "state": local.directory, "up": time.time() - local.started, "parts": local.parts}
         with HttpDoor(local.url, read_token(places), local_ca(places, local)) as door:
@@ -38,6 +40,14 @@ def status(options: PlatformOptions) -> int:
     else:
         say("".join(f"{name:<10}{text}\n" for name, text in lines(told)))
     return 0 if told["ok"] else 5
+
+
+def joined(local: PlatformInfo) -> Json:
+    """Return how a host of another platform is; what is known here needs no token."""
+    told: Json = {"url": local.url, "host": local.host, "pid": local.pid, "state": local.directory}
+    ok = "agent" in local.parts
+    told |= {"up": time.time() - local.started, "parts": local.parts, "ok": ok}
+    return told | {"reasons": [] if ok else [f"its agent died, and is being started again: see {Places(local.directory).log}"]}
 
 
 def local_ca(places: Places, info: PlatformInfo) -> str:
@@ -84,6 +94,8 @@ def _states(items: list[Any]) -> dict[str, int]:
 def lines(told: Json) -> list[tuple[str, str]]:
     """Return a status in words."""
     rows = [("platform", plain(told["url"]))]
+    if "host" in told:
+        rows.append(("host", f"{plain(told['host'])} of it; nothing else of it is here"))
     if "pid" in told:
         rows.append(("process", f"{told['pid']}, up for {age(told['up'])}, state in {plain(told['state'])}"))
         rows.append(("parts", ", ".join(f"{plain(name)} {pid}" for name, pid in told["parts"].items())))

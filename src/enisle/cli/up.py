@@ -68,6 +68,9 @@ def start(options: PlatformOptions) -> int:
     require_extra()
     places, begin = places_of(options), time.monotonic()
     there = running(places)
+    if there and there.joined:
+        why = f"{places.directory} is that of host {there.host} of {there.url}"
+        raise StateError("no platform can start here", why, "name another with --state, or `enisle down` first")
     if there is None and options.foreground:
         return stay(options, places)
     if there is None:
@@ -226,5 +229,6 @@ def stop(options: PlatformOptions) -> int:
     if options.json:
         say_json({"url": info.url, "state": str(places.directory), "islands": options.islands})
     else:
-        say(f"stopped the platform{' and its islands' * options.islands} in {time.monotonic() - begin:.1f} s\n")
+        what = f"the agent of {info.host}" if info.joined else "the platform"
+        say(f"stopped {what}{' and its islands' * options.islands} in {time.monotonic() - begin:.1f} s\n")
     return 0

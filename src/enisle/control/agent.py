@@ -62,8 +62,9 @@ def only_one(places: Places, host: str) -> Any:
     except BlockingIOError:
         os.close(descriptor)
         raise StateError(f"host {host} has an agent already", f"another holds {directory}", "") from None
+    os.ftruncate(descriptor, 0)
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -73,7 +74,7 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
     """Make an agent with all it needs, having adopted what is there; `Agent.run` is the caller's."""
     more = joined.connection(host)
     async with AsyncExitStack() as stack:
-        stack.enter_context(only_one(places, host))
+        lock = stack.enter_context(only_one(places, host))
         store = await stack.enter_async_context(JetStream(joined.url, bucket=CONTROL, **more))
         progress = await stack.enter_async_context(JetStream(joined.url, bucket=PROGRESS, **more))
         objects = Objects(await stack.enter_async_context(JetStream(joined.url, bucket=OBJECTS, **more)))
@@ -91,6 +92,7 @@ async def hosting_of(places: Places, host: str, joined: Joined) -> "AsyncGenerat
         helpers = [asyncio.create_task(hosting.run()), asyncio.create_task(machines.run_telling())]
         try:
             ttl_s = store.lease_ttl_s
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)  # whoever started us may know now that we work
             yield hosting, Agent(store, progress, routines, journal, host, ttl_s, facts=facts(), objects=objects)
         finally:
             for helper in helpers:

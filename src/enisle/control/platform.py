@@ -41,6 +41,8 @@ class PlatformOptions(Record):
     certificate: str = ""
     key: str = ""
     insecure: bool = False
+    joined: str = ""
+    """What this computer agreed with another platform (`joined.json`): then only an agent of that one runs here."""
 
 
 class PlatformInfo(Record):
@@ -57,6 +59,8 @@ class PlatformInfo(Record):
     directory: str
     parts: dict[str, int] = {}
     """Processes by their part."""
+    joined: bool = False
+    """It is a host of the platform at `url`, and nothing else."""
 
 
 def platform_info(places: Places) -> PlatformInfo:
@@ -91,6 +95,14 @@ def lock_owner(places: Places) -> int | None:
         return int(os.pread(descriptor, 20, 0).decode().strip() or 0)
     finally:
         os.close(descriptor)
+
+
+def holder_of(places: Places, host: str) -> int:
+    """Return the process whose agent works for a host, 0 when none does or it has not reached its engine yet."""
+    try:
+        return int((places.host(host) / "agent.lock").read_text() or 0)
+    except (OSError, ValueError):
+        return 0
 
 
 def start_platform(

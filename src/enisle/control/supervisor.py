@@ -12,13 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from enisle.control import edge
 from enisle.control.listening import check_address, check_engine, health, host_name, reached, remembered_port
 from enisle.control.parts import Part, python
 from enisle.control.places import Places, write_private
-from enisle.control.platform import PlatformInfo, PlatformOptions, announce, lock_owner, tail_of
+from enisle.control.platform import PlatformInfo, PlatformOptions, announce, holder_of, lock_owner, tail_of
 from enisle.errors import EnisleError, HostError, StateError
 from enisle.tasks import Engine
 
@@ -88,6 +89,8 @@ class Supervisor:
 
     def _start(self) -> None:
         options = self._options
+        if options.joined:
+            return self._start_joined()
         if options.api:
             check_address(options.listen, options.port)
         if options.engine_url:
@@ -117,6 +120,22 @@ class Supervisor:
             part.start()
         if options.api:
             self._wait_until_healthy(port)
+
+    def _start_joined(self) -> None:
+        """Run the agent of another platform's host, and return once it has reached that platform."""
+        places, host = self._places, self._host
+        self._url = str(json.loads(Path(self._options.joined).read_text())["url"])
+        words = ("agent", str(places.directory), "--host", host, "--joined", self._options.joined)
+        self._parts.append(agent := Part("agent", python("enisle.control", *words)))
+        agent.start()
+        deadline = time.monotonic() + HEALTHY_S
+        while holder_of(places, host) != agent.pid:
+            self._wait(0.02)
+            if self._stopping:
+                raise Stopped
+            if not agent.running or time.monotonic() > deadline:
+                why = f"it says: {tail_of(places.log, 300)}" if not agent.running else "it does not reach the engine"
+                raise HostError(f"the agent of {host} does not start", why, f"see {places.log}")
 
     @property
     def _host(self) -> str:
@@ -150,6 +169,7 @@ class Supervisor:
             host=self._host,
             directory=str(self._places.directory),
             parts=self._processes(),
+            joined=bool(self._options.joined),
         )
 
     def _processes(self) -> dict[str, int]:
