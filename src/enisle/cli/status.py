@@ -45,9 +45,9 @@ def status(options: PlatformOptions) -> int:
 def joined(local: PlatformInfo) -> Json:
     """Return how a host of another platform is; what is known here needs no token."""
     told: Json = {"url": local.url, "host": local.host, "pid": local.pid, "state": local.directory}
-    ok = "agent" in local.parts
-    told |= {"up": time.time() - local.started, "parts": local.parts, "ok": ok}
-    return told | {"reasons": [] if ok else [f"its agent died, and is being started again: see {Places(local.directory).log}"]}
+    told |= {"up": time.time() - local.started, "parts": local.parts}
+    ok, log = "agent" in local.parts, Places(local.directory).log
+    return told | {"ok": ok, "reasons": [] if ok else [f"its agent died, and is being started again: see {log}"]}
 
 
 def local_ca(places: Places, info: PlatformInfo) -> str:
