@@ -6,13 +6,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from api_parts import LOCAL, Platform
 from enisle.api import sign_in_code
-from enisle.api.auth import MAX_FAILURES, Failures, host_of, neighbourhood
+from enisle.api.auth import MAX_FAILURES, WINDOW_S, Failures, host_of, neighbourhood
 from enisle.api.server import bind, require_private
 from enisle.api.tokens import TokenBook, local_token
 from enisle.errors import InvalidRequest
@@ -314,3 +315,39 @@ def test_failures_are_counted_by_what_one_client_can_choose_from() -> None:
     for number in range(10_000):
         failures.add(str(number))
     assert len(failures._counts) == 4096
+
+
+def test_failures_are_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(at=100.0, monotonic=lambda: clock.at)
+    monkeypatch.setattr("enisle.api.auth.time", clock)
+    failures = Failures()
+    for _ in range(MAX_FAILURES):
+        assert not failures.too_many("192.0.2.7")
+        failures.add("192.0.2.7")
+        clock.at += 1
+    assert failures.too_many("192.0.2.7")
+    assert not failures.too_many("192.0.2.8")
+    assert failures.left_s("192.0.2.7") == pytest.approx(WINDOW_S - MAX_FAILURES)
+    clock.at = 100.0 + WINDOW_S
+    assert not failures.too_many("192.0.2.7")
+    assert failures.add("192.0.2.7") == 1, "a new minute is counted from one"
+
+
+def test_who_guesses_costs_the_engine_nothing_more(tmp_path: Path) -> None:
+    """After too many failures only tokens that are known here are looked for."""
+
+    async def body(platform: Platform, client: httpx.AsyncClient) -> None:
+        asked: list[str] = []
+        read = platform.store.get_leader
+
+        async def counted(key: str) -> object:
+            asked.append(key)
+            return await read(key)
+
+        platform.store.get_leader = counted
+        guesses = [bearer(f"enisle_{number:012x}_" + "b" * 43) for number in range(2 * MAX_FAILURES)]
+        for guess in guesses:
+            await client.get("/v1/tasks", headers=guess)
+        assert len([key for key in asked if key.startswith("token.")]) == MAX_FAILURES
+
+    run(tmp_path, body, token="")

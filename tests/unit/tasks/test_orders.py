@@ -1,4 +1,4 @@
-"""Orders as a slow or broken watch tells them: late, twice, in the wrong order, not at all; and steps near a lease's end."""
+"""Orders as a slow or broken watch tells them: late, twice, in the wrong order; and steps near a lease's end."""
 
 import asyncio
 import contextlib
