@@ -19,10 +19,11 @@ from enisle.tasks import (
     Copy,
     Dispatcher,
     Engine,
-    FastLane,
     History,
     JetStream,
     Journal,
+    LaneCall,
+    LaneWorker,
     Request,
     Resource,
     Routines,
@@ -131,11 +132,11 @@ async def run_agent(url: str, directory: Path) -> None:
 
 
 async def run_worker(url: str, directory: Path) -> None:
-    async def nothing(_: str, arguments: dict[str, object]) -> None:
+    async def nothing(call: LaneCall) -> None:
         return None
 
-    async with JetStream(url) as store, FastLane(store) as lane:
-        await lane.work(nothing)
+    async with JetStream(url) as store, LaneWorker(store) as worker:
+        await worker.work(nothing)
 
 
 ROLES = {"dispatcher": run_dispatcher, "agent": run_agent, "worker": run_worker}

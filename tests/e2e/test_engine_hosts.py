@@ -18,8 +18,12 @@ from enisle.tasks import (
     Conflict,
     Engine,
     Entry,
+    FastLane,
     Identity,
     JetStream,
+    LaneCall,
+    LaneWorker,
+    Outcome,
     admit_host,
     admitted,
     expel_host,
@@ -60,6 +64,23 @@ FOREIGN_REQUESTS = [
     "API.CONSUMER.DELETE.KV_ctl.h5=asg",
     "API.CONSUMER.MSG.NEXT.KV_ctl.h5=asg",
     "ask.h5",
+    "run.default.acme.c1",
+    "run.other.acme.c1",
+    "res.other.acme.c1",
+    "beg.other.acme.c1",
+    "$JS.ACK.RUN.other.1.1.1.1.0",
+    "$JS.ACK.KV_ctl.default.1.1.1.1.0",
+    "API.CONSUMER.MSG.NEXT.RUN.other",
+    "API.CONSUMER.INFO.RUN.default",
+    "API.CONSUMER.CREATE.RUN.default.run.default.>",
+    "API.CONSUMER.DELETE.RUN.default",
+    "API.STREAM.MSG.GET.RUN",
+    "API.STREAM.PURGE.RUN",
+    "API.DIRECT.GET.RUN.run.default.acme.c1",
+    "API.DIRECT.GET.RES.res.default.acme.c1",
+    "API.DIRECT.GET.RES",
+    "API.DIRECT.GET.BEG.beg.other.acme.c1",
+    READ + "member.h5",
 ]
 
 
@@ -142,7 +163,12 @@ async def next_change(watch: object) -> Entry:
 
 def test_a_host_reaches_nothing_that_is_not_its_own(engine: Engine) -> None:
     async def check() -> None:
-        async with JetStream(engine.url) as ours, JetStream(engine.url, bucket=PROGRESS):
+        async with (
+            JetStream(engine.url) as ours,
+            JetStream(engine.url, bucket=PROGRESS),
+            FastLane(ours, "other") as lane,
+        ):
+            await lane.submit("a.b@1", {})
             for key in ("asg.h4.t1", "asg.h5.t1", "task.t1", "token.x"):
                 await ours.cas(key, ORDER, 0)
             before = await everything(ours)
@@ -156,6 +182,52 @@ def test_a_host_reaches_nothing_that_is_not_its_own(engine: Engine) -> None:
                 answer = json.loads((await bare.request(subject, json.dumps(wide).encode(), timeout=2)).data)
                 assert answer["error"]["err_code"] == 10131, "a filter wider than the permission"
             assert await everything(ours) == before
+            assert (await lane.figures()).waiting == 1
+
+    asyncio.run(check())
+
+
+def test_a_host_does_calls_of_its_pool_and_the_outcome_reaches_the_caller(engine: Engine) -> None:
+    async def check() -> None:
+        async with (
+            JetStream(engine.url) as ours,
+            JetStream(engine.url, bucket=PROGRESS),
+            FastLane(ours, ack_wait_s=0.6) as lane,
+        ):
+            async with joined(engine, "h4") as (store, *_), LaneWorker(store, ack_wait_s=0.6) as worker:
+                seen: list[LaneCall] = []
+
+                async def handler(call: LaneCall) -> object:
+                    seen.append(call)
+                    await asyncio.sleep(call.arguments["seconds"])
+                    return {"did": call.id}
+
+                working = asyncio.create_task(worker.work(handler))
+                try:
+                    for seconds in (0, 1.0):
+                        call, outcome = await lane.run("a.b@1", {"seconds": seconds}, tenant="acme", timeout_s=10)
+                        assert outcome is not None
+                        assert (outcome.get(), outcome.runs) == ({"did": call}, 1)
+                    assert [one.tenant for one in seen] == ["acme", "acme"]
+                    assert (await lane.look(call, "acme")) == outcome, "it is kept, too"
+                    async with asyncio.timeout(5):
+                        while (figures := await lane.figures()).running:
+                            await asyncio.sleep(0.01)
+                    assert (figures.waiting, figures.done, figures.repeated) == (0, 2, 0)
+                finally:
+                    working.cancel()
+                    await asyncio.wait([working])
+                call = await lane.submit("a.b@1", {"seconds": 5})
+                working = asyncio.create_task(worker.work(handler))
+                while len(seen) < 3:
+                    await asyncio.sleep(0.01)
+                working.cancel()
+                await asyncio.wait([working])
+                async with LaneWorker(ours) as other:
+                    working = asyncio.create_task(other.work(lambda call: asyncio.sleep(0, call.id)))
+                    assert (await lane.wait(call, 5)) == Outcome(call, 1, call), "given back, and begun once for it"
+                    working.cancel()
+                    await asyncio.wait([working])
 
     asyncio.run(check())
 

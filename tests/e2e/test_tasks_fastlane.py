@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from enisle.errors import InvalidRequest, StateError
-from enisle.tasks import OBJECTS, Engine, FastLane, JetStream, Objects, fastlane
+from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks import OBJECTS, Engine, FastLane, JetStream, KeyTaken, LaneCall, LaneWorker, Objects
+from enisle.tasks import lane as agreed
+from enisle.tasks.laneworker import Handler
 
 SOAK = bool(os.environ.get("ENISLE_SOAK"))
 
@@ -33,8 +35,8 @@ async def lane(engine: Engine, **more: float) -> AsyncIterator[FastLane]:
 
 
 @contextlib.asynccontextmanager
-async def worker(engine: Engine, handler: fastlane.Handler, **more: float) -> AsyncIterator[FastLane]:
-    async with lane(engine, **more) as working:
+async def worker(engine: Engine, handler: Handler, **more: float) -> AsyncIterator[LaneWorker]:
+    async with JetStream(engine.url) as store, LaneWorker(store, **more) as working:  # pyright: ignore
         task = asyncio.create_task(working.work(handler))
         try:
             yield working
@@ -55,9 +57,9 @@ def test_no_call_that_was_taken_is_lost_when_the_engine_dies_twice(engine: Engin
     count = 10_000 if SOAK else 800
     done: Counter[int] = Counter()
 
-    async def handler(_: str, arguments: dict) -> int:
-        done[arguments["n"]] += 1
-        return arguments["n"]
+    async def handler(call: LaneCall) -> int:
+        done[call.arguments["n"]] += 1
+        return call.arguments["n"]
 
     async def check() -> None:
         async with lane(engine, ack_wait_s=1.5) as caller, worker(engine, handler, ack_wait_s=1.5):
@@ -87,8 +89,8 @@ def test_no_call_that_was_taken_is_lost_when_the_engine_dies_twice(engine: Engin
 def test_a_call_costs_a_few_milliseconds(engine: Engine) -> None:
     """A wide bound, for a busy machine: `bench.tasks` holds the promise."""
 
-    async def handler(_: str, arguments: dict) -> int:
-        return arguments["n"]
+    async def handler(call: LaneCall) -> int:
+        return call.arguments["n"]
 
     async def check() -> None:
         async with lane(engine, ack_wait_s=1.5) as caller, worker(engine, handler, ack_wait_s=1.5):
@@ -105,12 +107,14 @@ def test_a_call_costs_a_few_milliseconds(engine: Engine) -> None:
 def test_a_full_queue_refuses_one_key_is_one_call_and_bad_calls_never_get_in(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastlane, "MAX_WAITING", 20)
+    monkeypatch.setattr(agreed, "MAX_WAITING", 20)
 
     async def check() -> None:
         async with lane(engine) as caller:
             first = await caller.submit("a.b@1", {"n": 0}, key="once")
             assert await caller.submit("a.b@1", {"n": 0}, key="once") == first
+            with pytest.raises(KeyTaken):
+                await caller.submit("a.b@1", {"n": 1}, key="once")
             for number in range(19):
                 await caller.submit("a.b@1", {"n": number})
             with pytest.raises(StateError, match="queue is full"):
@@ -118,13 +122,13 @@ def test_a_full_queue_refuses_one_key_is_one_call_and_bad_calls_never_get_in(
             for routine, arguments in (
                 ("nonsense", {}),
                 ("a.b@1", {"n": float("nan")}),
-                ("a.b@1", {"n": "x" * 70_000}),
+                ("a.b@1", {"n": "x" * 270_000}),
             ):
                 with pytest.raises(InvalidRequest):
                     await caller.submit(routine, arguments)
 
-            async def handler(_: str, arguments: dict) -> int:
-                return arguments["n"] // 0
+            async def handler(call: LaneCall) -> int:
+                return call.arguments["n"] // 0
 
             async with worker(engine, handler):
                 outcome = await caller.wait(first, 10)
@@ -139,8 +143,8 @@ def test_a_result_waits_for_a_caller_who_was_away(engine: Engine) -> None:
         async with lane(engine) as caller:
             call = await caller.submit("a.b@1", {"n": 7})
 
-        async def handler(_: str, arguments: dict) -> int:
-            return arguments["n"]
+        async def handler(call: LaneCall) -> int:
+            return call.arguments["n"]
 
         async with worker(engine, handler) as working, lane(engine) as back:
             while not working.done:
@@ -152,21 +156,23 @@ def test_a_result_waits_for_a_caller_who_was_away(engine: Engine) -> None:
 
 DEADLY = """
 import asyncio, os, sys
-from enisle.tasks import FastLane, JetStream
+from enisle.tasks import JetStream, LaneWorker
 
 async def main(url):
-    async def handler(routine, arguments):
-        if arguments["n"] == 13:
+    async def handler(call):
+        if call.arguments["n"] == 13:
             os._exit(1)
-        return arguments["n"]
-    async with JetStream(url) as store, FastLane(store, ack_wait_s=0.5) as lane:
-        await lane.work(handler)
+        return call.arguments["n"]
+    async with JetStream(url) as store, LaneWorker(store, ack_wait_s=0.5) as worker:
+        await worker.work(handler)
 
 asyncio.run(main(sys.argv[1]))
 """
 
 
-def test_a_call_that_ends_its_worker_each_time_is_given_up(engine: Engine) -> None:
+def test_a_call_that_ends_its_worker_each_time_is_given_up_though_the_engine_dies_too(engine: Engine) -> None:
+    """The engine's own count of deliveries starts over with each of its deaths; ours does not."""
+
     async def check() -> None:
         async with lane(engine, ack_wait_s=0.5) as caller:
             deadly, other = [await caller.submit("a.b@1", {"n": number}) for number in (13, 14)]
@@ -177,16 +183,71 @@ def test_a_call_that_ends_its_worker_each_time_is_given_up(engine: Engine) -> No
                 while not waiting.done():
                     if process.poll() is not None:
                         deaths += 1
+                        await restart(engine)
                         process = subprocess.Popen([sys.executable, "-c", DEADLY, engine.url])
                     await asyncio.sleep(0.02)
                 outcome = await waiting
                 assert outcome.failure
-                assert (outcome.failure.message, outcome.runs) == ("the call ends its worker", 4)
-                assert deaths >= 3
+                assert (outcome.failure.message, outcome.runs) == ("the call ends its worker", 3)
+                assert deaths == 3
                 assert (await caller.wait(other, 30)).get() == 14
+                assert (caller.given_up, caller.failed, caller.done) == (1, 1, 1)
             finally:
                 process.kill()
                 process.wait()
+
+    asyncio.run(check())
+
+
+def test_a_worker_told_to_end_gives_its_call_back_and_that_counts_for_nothing(engine: Engine) -> None:
+    begun: list[str] = []
+
+    async def check() -> None:
+        async def never(call: LaneCall) -> None:
+            begun.append(call.tenant)
+            await asyncio.sleep(60)
+
+        async def done(call: LaneCall) -> str:
+            return call.routine
+
+        async with lane(engine) as caller:
+            call = await caller.submit("a.b@1", {}, tenant="acme")
+            for number in range(1, 5):
+                async with worker(engine, never):
+                    while len(begun) < number:
+                        await asyncio.sleep(0.01)
+            async with worker(engine, done):
+                outcome = await caller.wait(call, 10, "acme")
+            assert (outcome.get(), outcome.runs, set(begun)) == ("a.b@1", 1, {"acme"})
+            with pytest.raises(NotFound):
+                await caller.look(call, "default")
+            assert (await caller.look(call, "*")) == outcome
+
+    asyncio.run(check())
+
+
+def test_a_worker_takes_as_many_calls_as_it_has_room_for_and_none_when_it_may_not(engine: Engine) -> None:
+    async def check() -> None:
+        running, most, may = 0, 0, False
+
+        async def handler(call: LaneCall) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.05)
+            running -= 1
+
+        async with lane(engine) as caller, JetStream(engine.url) as store, LaneWorker(store, may=lambda: may) as worker:
+            working = asyncio.create_task(worker.work(handler, 2))
+            calls = [await caller.submit("a.b@1", {}) for _ in range(8)]
+            await asyncio.sleep(0.3)
+            assert ((await caller.figures()).waiting, worker.done) == (8, 0)
+            may = True
+            for call in calls:
+                await caller.wait(call, 10)
+            assert most == 2
+            working.cancel()
+            await asyncio.wait([working])
 
     asyncio.run(check())
 

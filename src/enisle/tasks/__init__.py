@@ -13,11 +13,13 @@ from enisle.tasks.buckets import CONTROL, OBJECTS, PROGRESS
 from enisle.tasks.client import KeyTaken, Request, Tasks
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
-from enisle.tasks.fastlane import FastLane, Outcome, Overloaded
+from enisle.tasks.fastlane import FastLane, LaneFigures, Overloaded
 from enisle.tasks.history import History
 from enisle.tasks.identity import Identity, identity_of, new_identity
 from enisle.tasks.jetstream import JetStream
 from enisle.tasks.journal import Journal, StaleToken
+from enisle.tasks.lane import Outcome
+from enisle.tasks.laneworker import LaneCall, LaneWorker
 from enisle.tasks.names import require_token, task_id
 from enisle.tasks.news import News, Subscription
 from enisle.tasks.objects import Objects
@@ -79,6 +81,9 @@ __all__ = [
     "JetStream",
     "Journal",
     "KeyTaken",
+    "LaneCall",
+    "LaneFigures",
+    "LaneWorker",
     "Lease",
     "Lock",
     "News",

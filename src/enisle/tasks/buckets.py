@@ -30,6 +30,10 @@ PROGRESS = Bucket("prog", "memory", 3600)
 """How far tasks are: worth nothing after a restart."""
 OBJECTS = Bucket("obj", "file", 3600)
 """What is too large for a key."""
+RUN, RESULTS, BEGINNINGS = "RUN", "RES", "BEG"
+"""The streams of the fast lane, which hold messages and no keys."""
+POOL = "default"
+"""The pool of calls that every host serves."""
 
 
 def stream_configuration(bucket: Bucket, replicas: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from enisle.errors import HostError, InvalidRequest
 from enisle.records import Record
+from enisle.tasks.buckets import BEGINNINGS, POOL, RUN
 from enisle.tasks.names import require_token
 
 PUBLIC = re.compile(r"U[A-Z2-7]{55}\Z")
@@ -29,8 +30,11 @@ EXPORTS = (
     "$JS.API.DIRECT.GET.>",
     "$JS.API.CONSUMER.CREATE.KV_ctl.>",
     "$JS.API.CONSUMER.DELETE.KV_ctl.*",
+    f"$JS.ACK.{RUN}.>",
+    "res.>",
+    "beg.>",
 )
-STREAMED = "$JS.API.CONSUMER.MSG.NEXT.KV_ctl.*"
+STREAMED = ("$JS.API.CONSUMER.MSG.NEXT.KV_ctl.*", f"$JS.API.CONSUMER.MSG.NEXT.{RUN}.*")
 
 
 class Identity(Record):
@@ -87,7 +91,7 @@ def accounts(password: str, system: str, hosts: Mapping[str, str]) -> str:
     """Return the engine's accounts: ours with the store, one for questions, one for each host, one of the system."""
     text = json.dumps  # a quoted string of JSON is one of the engine's configuration too
     exports = [f"{{service: {text(subject)}}}" for subject in EXPORTS]
-    exports.append(f"{{service: {text(STREAMED)}, response_type: stream}}")
+    exports += [f"{{service: {text(subject)}, response_type: stream}}" for subject in STREAMED]
     asked = [f"{{service: {{account: HOST_{host}, subject: {text('ask.' + host)}}}}}" for host in hosts]
     return "\n".join(
         [
@@ -110,13 +114,16 @@ def _host_account(host: str, public: str) -> str:
     own = [f"$KV.ctl.asg.{host}.>", f"$KV.ctl.host.{host}", f"$KV.prog.prog.{host}.>", f"$KV.prog.live.{host}.>"]
     # An object is named by its content's hash and checked when read: writing over one can only make it unreadable.
     own.append("$KV.obj.obj.>")
-    read = [*own, f"$KV.ctl.stop.{host}.>", "$KV.ctl.cfg.epoch"]
+    read = [*own, f"$KV.ctl.stop.{host}.>", "$KV.ctl.cfg.epoch", f"$KV.ctl.member.{host}"]
     api = [f"DIRECT.GET.KV_{subject.split('.')[1]}.{subject}" for subject in read]
     for kind in WATCHED:
         name, rest = consumer_name(host, kind), "epoch" if kind == "cfg" else f"{host}.>"
         api += [f"CONSUMER.CREATE.KV_ctl.{name}.$KV.ctl.{kind}.{rest}"]
         api += [f"CONSUMER.DELETE.KV_ctl.{name}", f"CONSUMER.MSG.NEXT.KV_ctl.{name}"]
-    imports = [_import(subject) for subject in own]
+    # Calls of its pool: taken, beaten for and acknowledged, begun, answered. Whose they are is in the subject.
+    lane = [f"$JS.ACK.{RUN}.{POOL}.>", f"res.{POOL}.>", f"beg.{POOL}.>"]
+    api += [f"CONSUMER.MSG.NEXT.{RUN}.{POOL}", f"DIRECT.GET.{BEGINNINGS}.beg.{POOL}.>"]
+    imports = [_import(subject) for subject in (*own, *lane)]
     imports += [_import(f"$JS.API.{subject}", HOST_API + subject) for subject in api]
     users = f'[{{nkey: "{public}"}}]'
     return f'HOST_{host} {{ users: {users}, exports: [{{service: "ask.{host}"}}]\n  imports: [{", ".join(imports)}] }}'
