@@ -68,6 +68,9 @@ def test_a_programs_streams_and_exit_code_are_its_own(platform: Up, web: str) ->
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
     done = platform.enisle("island", "exec", web, "--", "sh", "-c", "kill -TERM $$")
     assert done.returncode == 128 + signal.SIGTERM
+    for words, code, why in ((("no-such-program",), 127, "not in PATH="), (("/tmp",), 126, "it is a directory")):
+        done = platform.enisle("island", "exec", web, "--", *words)
+        assert (done.returncode, why in done.stderr, len(done.stderr.splitlines())) == (code, True, 3)
     done = platform.enisle("island", "exec", "--timeout", "0.5", web, "--", "sleep", "60")
     assert (done.returncode, done.stdout) == (124, "")
     assert "note: killed after 0.5 seconds" in done.stderr

@@ -20,6 +20,8 @@ class Result(Record):
     timed_out: bool = False
     truncated: bool = False
     task: str = ""
+    reason: str = ""
+    """Why nothing could be run: then `exit_code` is 126 or 127, as a shell's."""
 
     @property
     def ok(self) -> bool:
@@ -63,7 +65,12 @@ class Text:
             timed_out=bool(told.get("timed_out")),
             truncated=self.truncated,
             task=task.id,
+            reason=_in_words(told.get("reason")),
         )
+
+
+def _in_words(reason: dict[str, Any] | None) -> str:
+    return ": ".join(filter(None, (reason["message"], reason["why"]))) if reason else ""
 
 
 def require_done(task: schemas.Task) -> schemas.Task:

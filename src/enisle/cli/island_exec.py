@@ -25,7 +25,7 @@ from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.streaming import stream_output
 from enisle.cli.task_drawing import ENDED, Json
-from enisle.errors import InvalidRequest
+from enisle.errors import EnisleError, InvalidRequest
 
 MAX_STDIN = 512 << 10
 """Bytes of standard input: it travels in the request."""
@@ -146,6 +146,8 @@ def _end(options: PlatformOptions, task: Json) -> int:
         timeout = vars(options).get("timeout")
         tell_note(f"killed after {timeout:g} seconds" if timeout else "killed: its time was over")
         return TIMED_OUT
+    if told := result.get("reason"):
+        tell(EnisleError(told["message"], told["why"], told["hint"]))
     return int(result["exit_code"])
 
 

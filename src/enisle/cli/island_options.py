@@ -34,6 +34,8 @@ exit codes:
   the program's own; 128 + N when signal N ended it
   124   --timeout ended the program
   125   the platform could not run it
+  126   the program is there but cannot be run
+  127   the program was not found
   130   left by Ctrl-C or Ctrl-P Ctrl-Q, or cancelled
 """
 FILES = """

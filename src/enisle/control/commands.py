@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from enisle.control.output import Output
 from enisle.control.typed import Typed
 from enisle.control.wire import Json, StaleToken, described, raised
-from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
+from enisle.errors import EnisleError, GuestError, InvalidRequest, NotFound, StateError
 
 if TYPE_CHECKING:
     from enisle.island import Island, RunningCommand
@@ -29,6 +29,8 @@ KEPT_BYTES = 256 << 20
 """What they wrote, together."""
 HEAD_BYTES = 16 << 10
 BEGINNING_S = 2.0
+CANNOT_RUN = (126, 127)
+"""What every shell exits with for what cannot be run, and for what is not there."""
 PIPE = -1
 """subprocess.PIPE, whose import costs."""
 PROGRAM = "log"
@@ -83,8 +85,8 @@ class Command:
             except (GuestError, StateError):
                 pass  # the island went first
 
-    def finish(self, exit_code: int | None, error: Json | None) -> Json:
-        """Return how it ended, and write it down."""
+    def finish(self, exit_code: int | None, error: Json | None, reason: Json | None = None) -> Json:
+        """Return how it ended, and write it down. `reason`: why there is a code though nothing could be run."""
         if self._timer:
             self._timer.cancel()
         self.output.close()
@@ -99,6 +101,7 @@ class Command:
             "stderr_bytes": self._sizes["stderr"],
             "truncated": self.output.truncated,
             "error": error,
+            "reason": reason,
         }
         write_json(f"{self.directory}/command.json", self.status() | end)
         return end
@@ -197,8 +200,10 @@ class Commands:
                 command.argv, env=asked.get("env") or None, cwd=asked.get("cwd") or None, stdin=given, **terminal
             )
         except Exception as error:
+            # What there is no program for, or cannot be run, ends as it does in a shell: an outcome, not a failure.
+            code = error.exit_code if isinstance(error, EnisleError) and error.exit_code in CANNOT_RUN else None
             with self.changed:
-                command.end = command.finish(None, described(error))
+                command.end = command.finish(code, None if code else described(error), described(error))
             self.touch()
             return
         if asked.get("timeout_s"):
@@ -321,4 +326,5 @@ def result_of(status: Json) -> dict[str, Any]:
         "stdout": stdout.decode(errors="replace"),
         "stderr": stderr.decode(errors="replace"),
         "truncated": bool(longer or status.get("truncated")),
+        "reason": status.get("reason"),
     }

@@ -97,7 +97,8 @@ class Keeper:
             self._commands.start(PROGRAM, 0, {"argv": self._spec["program"]}, b"")
             while not (status := self._commands.wait_for_end(PROGRAM, 3600.0)).get("ended"):
                 pass
-            self.end("exited", status["exit_code"])
+            told: Json = status.get("reason") or {}
+            self.end("exited", status["exit_code"], f"{told.get('message', '')} {told.get('why', '')}".strip())
         except GuestError as error:
             self.end("lost", reason=f"{error.message}: {error.why}"[:1000])
         except Exception as error:

@@ -39,6 +39,10 @@ class Small:
         self.started = 0
 
     def start(self, argv: list[str], **more: Any) -> Running:
+        if argv[0] == "nowhere":
+            error = NotFound("cannot find the program 'nowhere'", "not in PATH=/bin", "give its whole path")
+            error.exit_code = 127
+            raise error
         if argv[0] == "missing":
             raise NotFound("there is no program missing")
         self.started += 1
@@ -69,6 +73,12 @@ def test_a_task_that_asks_again_joins_also_after_another_keeper(tmp_path: Path) 
         second.start("t3", 6, {"argv": ["echo"]}, b"")
     with pytest.raises(InvalidRequest):
         second.start("../t4", 6, {"argv": ["echo"]}, b"")
+
+
+def test_what_cannot_be_run_ends_with_a_shells_code_and_says_why_also_to_who_asks_again(tmp_path: Path) -> None:
+    for number, kept in enumerate((of(tmp_path, Small()), of(tmp_path, Small()))):
+        told = result_of(kept.start("t1", 5 + number, {"argv": ["nowhere"]}, b""))
+        assert (told["exit_code"], told["reason"]["why"]) == (127, "not in PATH=/bin")
 
 
 def test_the_oldest_commands_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
