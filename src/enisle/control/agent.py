@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from enisle.control.answers import Answers
+from enisle.control.call_work import do_calls
 from enisle.control.edge import run_part, say
 from enisle.control.hosting import Hosting as Hosting
 from enisle.control.hosting import facts
@@ -105,7 +106,12 @@ async def run_agent(places: Places, host: str, joined: Joined) -> None:
     """Be the agent of a host until cancelled. Raises EnisleError when it cannot."""
     async with hosting_of(places, host, joined) as (_, agent):
         say("agent", f"agent of host {host} runs")
-        await agent.run()
+        calling = asyncio.create_task(do_calls(joined.url, host, joined.connection(host), lambda: agent.left_s() > 0))
+        try:
+            await agent.run()
+        finally:
+            calling.cancel()
+            await asyncio.wait([calling])
 
 
 def main(state: str, words: list[str]) -> int:
@@ -114,10 +120,11 @@ def main(state: str, words: list[str]) -> int:
     parser.add_argument("--host", required=True)
     parser.add_argument("--joined", help="a file with engine_url, ca and seed")
     asked = parser.parse_args(words)
-    places = Places(state)
+    places, file = Places(state), Path(asked.joined).absolute() if asked.joined else None
+    os.chdir("/")  # an island shows its maker's working directory; ours is nobody's business
 
     async def run() -> None:
-        joined = read_joined(Path(asked.joined)) if asked.joined else Joined(places.read_engine_url())
+        joined = read_joined(file) if file else Joined(places.read_engine_url())
         await run_agent(places, asked.host, joined)
 
     return run_part("agent", run)
