@@ -1,6 +1,7 @@
 """A platform in one process for tests of the API: the store in memory, a dispatcher, an agent, and small parts."""
 
 import asyncio
+import base64
 import contextlib
 import queue
 import threading
@@ -16,6 +17,7 @@ from enisle.api.auth import Guard
 from enisle.api.server import bind, make_server, serving, url_of
 from enisle.api.services import Health, Services
 from enisle.api.tokens import TokenBook
+from enisle.control.calls import check_call
 from enisle.errors import NotFound, StateError
 from enisle.tasks import (
     ENDED,
@@ -23,13 +25,18 @@ from enisle.tasks import (
     Agent,
     Context,
     Dispatcher,
+    Failure,
     Journal,
+    LaneFigures,
+    Outcome,
+    Overloaded,
     Request,
     Resource,
     Task,
     Tasks,
     View,
     example_routines,
+    task_id,
 )
 from memory_store import MemoryStore
 
@@ -179,6 +186,46 @@ class SmallOperations:
         return {"name": name, "state": "live", **facts}
 
 
+class SmallCalls:
+    """Calls that are over after a moment, `sleep N` after N seconds; what came of them is what was asked for."""
+
+    def __init__(self) -> None:
+        self.ends: dict[tuple[str, str], tuple[float, Outcome]] = {}
+        self.full = False
+
+    async def run(
+        self, arguments: dict[str, Any], tenant: str, key: str = "", wait_s: float = 0
+    ) -> tuple[str, Outcome | None]:
+        asked = check_call(arguments, tenant)
+        if self.full:
+            raise Overloaded("the queue is full", "10000 calls wait", "try again in a moment")
+        call = task_id(tenant, key or str(len(self.ends)))
+        result = {
+            "exit_code": 0,
+            "timed_out": False,
+            "seconds": 0.1,
+            "stdout": base64.b64encode(asked.stdin).decode() if asked.encoding == "base64" else asked.stdin.decode(),
+            "stderr": "",
+            "truncated": False,
+            "encoding": asked.encoding,
+            "reason": None,
+        }
+        failure = Failure("the call ends its worker", "", "") if asked.argv == ["deadly"] else None
+        over = time.monotonic() + (float(asked.argv[1]) if asked.argv[0] == "sleep" and len(asked.argv) == 2 else 0.01)
+        self.ends.setdefault((tenant, call), (over, Outcome(call, 1, None if failure else result, failure)))
+        return call, await self.wait(call, tenant, wait_s)
+
+    async def wait(self, call: str, tenant: str, wait_s: float = 0) -> Outcome | None:
+        for (owner, one), (over, outcome) in self.ends.items():
+            if one == call and tenant in (owner, EVERY):
+                await asyncio.sleep(max(0.0, min(wait_s, over - time.monotonic())))
+                return outcome if time.monotonic() >= over else None
+        raise NotFound(f"there is no call {call}", "", "")
+
+    async def figures(self) -> LaneFigures:
+        return LaneFigures(0, 0, len(self.ends), 0, 0, 0)
+
+
 def make_routines(store: MemoryStore) -> Any:
     routines = example_routines()
 
@@ -221,6 +268,7 @@ class Platform:
         self.history = SmallHistory()
         self.book = TokenBook(self.store, LOCAL)
         self.healthy = Health()
+        self.calls = SmallCalls()
         self.state = state
         self.services = self._services()
         self.app = make_app(self.services)
@@ -248,6 +296,7 @@ class Platform:
             tasks=tasks,
             view=self.view,
             operations=SmallOperations(self.view, tasks),
+            calls=self.calls,
             book=self.book,
             guard=Guard(self.book),
             history=self.history,

@@ -70,6 +70,7 @@ class Two(Platform):
             await asyncio.sleep(0.02)
         self.things = {
             "/v1/tasks/{task}": [{"task": one.id} for one in (over, old, runs, waits)],
+            "/v1/calls/{call}": [{"call": (await self.calls.run({"argv": ["true"]}, MARK))[0]}],
             "/v1/resources/{kind}/{id}": [{"kind": one.kind, "id": one.id} for one in held],
             "/v1/islands/{name}": [{"name": "acme-web"}, {"name": "acme-stray"}],
             "/v1/vms/{name}": [{"name": "acme-vm"}],

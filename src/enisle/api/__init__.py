@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enisle.api.contexts import require_context_name as require_context_name
     from enisle.api.contexts import use_context as use_context
     from enisle.api.paths import within as within
+    from enisle.api.results import CallFailed as CallFailed
     from enisle.api.results import Event as Event
     from enisle.api.results import Result as Result
     from enisle.api.results import TaskFailed as TaskFailed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AsyncPlatform": "client_async",
     "AsyncPlatformIsland": "client_async_islands",
+    "CallFailed": "results",
     "Event": "results",
     "Platform": "client",
     "PlatformIsland": "client_islands",

@@ -13,13 +13,14 @@ from typing import Any
 from enisle.api.auth import Guard
 from enisle.api.services import Health, Json, Services
 from enisle.api.tokens import TokenBook, local_token
-from enisle.control import IslandSpec, Operations, Places, VmSpec, host_routines
+from enisle.control import Calls, IslandSpec, Operations, Places, VmSpec, host_routines
 from enisle.errors import HostError
 from enisle.tasks import (
     CHECKING,
     CONTROL,
     OBJECTS,
     PROGRESS,
+    FastLane,
     History,
     JetStream,
     Objects,
@@ -94,6 +95,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
         store = await stack.enter_async_context(JetStream(url, bucket=CONTROL))
         progress = await stack.enter_async_context(JetStream(url, bucket=PROGRESS))
         objects = Objects(await stack.enter_async_context(JetStream(url, bucket=OBJECTS)))
+        lane = await stack.enter_async_context(FastLane(store))
         questions = await stack.enter_async_context(Questions(url))
         history = stack.enter_context(History(places.history, writable=False))
         view = View(store, progress)
@@ -111,6 +113,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             tasks=tasks,
             view=view,
             operations=Operations(tasks, view, questions, objects, history),
+            calls=Calls(lane),
             book=book,
             guard=Guard(book, names),
             history=history,

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp
 
-from enisle.api import on_audit, on_hosts, on_input, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
+from enisle.api import on_audit, on_calls, on_hosts, on_input, on_islands, on_tasks, on_tokens, on_vms, outputs, schemas
 from enisle.api.events import Events, read_position
 from enisle.api.sse import EventStream, with_heartbeats
 from enisle.api.table import OPEN, Call, Line
@@ -30,6 +30,11 @@ TASKS = (
     Line("GET", "/v1/routines", on_tasks.routines, "What can be run", READ, schemas.RoutineList),
     Line("GET", "/v1/resources", on_tasks.resources, "Resources in use, and who waits for them", READ, schemas.ResourceList),
     Line("POST", "/v1/resources/{kind}/{id}/unlock", on_tasks.unlock, "Unlock a resource, as an operator", ADMIN, schemas.Freed, body=schemas.Reason, problems=(404, 409), anywhere=True),
+)  # fmt: skip
+
+CALLS = (
+    Line("POST", "/v1/calls", on_calls.submit, "Run a short program on whichever host is free", WRITE, schemas.Called, query=schemas.CallWait, body=schemas.CallRequest, keyed=True, later=True),
+    Line("GET", "/v1/calls/{call}", on_calls.show, "What became of a call; may wait for its end", READ, schemas.Called, query=schemas.Wait, problems=(404,)),
 )  # fmt: skip
 
 ISLANDS = (
@@ -80,4 +85,4 @@ PLATFORM = (
     Line("GET", "/healthz", on_hosts.health, "Whether the platform works", OPEN, schemas.Health),
 )  # fmt: skip
 
-LINES = (*TASKS, *ISLANDS, *VMS, *PLATFORM)
+LINES = (*TASKS, *CALLS, *ISLANDS, *VMS, *PLATFORM)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from enisle.api.follow import Follower
 from enisle.api.measures import BOUNDS_S, Measures
 from enisle.api.services import Services
+from enisle.errors import EnisleError
 from enisle.tasks import State
 
 Sample = tuple[dict[str, str], float]
@@ -22,6 +23,7 @@ async def exposition(services: Services, follower: Follower) -> str:
         ("enisle_healthy", "gauge", "1: the platform works.", [({}, float(health.ok))]),
         ("enisle_safe_mode", "gauge", "1: the store is not trusted.", [({}, float(bool(health.safe_mode)))]),
         ("enisle_api_waiting_requests", "gauge", "Requests that wait for a task.", [({}, follower.count)]),
+        *await _calls(services),
         *_process(services.measures),
     ]
     for name, kind, meaning, samples in families:
@@ -46,6 +48,22 @@ def _platform(services: Services) -> Iterable[tuple[str, str, str, list[Sample]]
     conflicts = getattr(view, "conflicts", None)
     if conflicts is not None:
         yield "enisle_engine_conflicts_total", "counter", "Changes that came second.", [({}, conflicts)]
+
+
+async def _calls(services: Services) -> list[tuple[str, str, str, list[Sample]]]:
+    """Return the figures of calls; none while the engine does not tell."""
+    try:
+        told = await services.calls.figures()
+    except EnisleError:
+        return []
+    now: list[Sample] = [({"state": "waiting"}, told.waiting), ({"state": "running"}, told.running)]
+    ended: list[Sample] = [({"state": "done"}, told.done), ({"state": "failed"}, told.failed)]
+    return [
+        ("enisle_calls", "gauge", "Calls in the queue, by state.", now),
+        ("enisle_calls_ended_total", "counter", "Calls that ended, by how.", ended),
+        ("enisle_calls_repeated_total", "counter", "Calls that ended more than once.", [({}, told.repeated)]),
+        ("enisle_calls_given_up_total", "counter", "Calls that ended each of their workers.", [({}, told.given_up)]),
+    ]
 
 
 def _process(measures: Measures) -> Iterable[tuple[str, str, str, list[Sample]]]:

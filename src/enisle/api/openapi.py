@@ -120,6 +120,8 @@ def _answers(line: Line) -> dict[str, Any]:
     told: dict[str, Any] = {str(line.status): _answer(line)}
     if line.path == "/healthz":
         return told | {"503": _answer(line) | {"description": "It does not, and why"}}
+    if line.later:
+        told["202"] = _answer(line) | {"description": "Accepted, and not over: ask again at its Location"}
     statuses = {400, 422, 500, 503, *line.problems}
     if line.scope != OPEN:
         statuses |= {401, 403}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-TENANTS = ("/v1/tasks", "/v1/islands", "/v1/vms", "/v1/resources", "/v1/events")
+TENANTS = ("/v1/tasks", "/v1/calls", "/v1/islands", "/v1/vms", "/v1/resources", "/v1/events")
 """There an administrator may name a tenant, or look at every one's."""
 CHOSEN = "/v1/audit"
 """There a tenant chooses what is shown; without one it is all of them."""

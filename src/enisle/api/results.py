@@ -8,6 +8,8 @@ from enisle.errors import EnisleError, StateError
 from enisle.records import Record
 
 ENDED = frozenset({"done", "failed", "cancelled"})
+CALL_WAIT_S = 25.0
+"""How long one answer waits for the end of a call."""
 
 
 class Result(Record):
@@ -42,6 +44,12 @@ class TaskFailed(EnisleError):
     task: schemas.Task
 
 
+class CallFailed(EnisleError):
+    """A call was not done: its island could not be made, or died, or took its host along each time."""
+
+    call: schemas.Called
+
+
 class Text:
     """Output put together from pieces: bytes of two streams."""
 
@@ -67,6 +75,27 @@ class Text:
             task=task.id,
             reason=_in_words(told.get("reason")),
         )
+
+
+def call_body(
+    argv: Any, env: Any, cwd: str, stdin: bytes | str, timeout: float | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the body of a call, whose bytes go and come as they are."""
+    told = {name: str(value) if name == "memory" else value for name, value in more.items() if value}
+    return command_body(argv, env, cwd, stdin, timeout) | told | {"encoding": "base64"}
+
+
+def call_result(call: schemas.Called) -> Result:
+    """Return what came of a call that ended. Raises CallFailed."""
+    told = call.result
+    if told is None:
+        why = call.failure or schemas.Failure(f"call {call.id} has no outcome", "", "")
+        failed = CallFailed(why.message, why.why, why.hint)
+        failed.call = call
+        raise failed
+    stdout, stderr = (base64.b64decode(text).decode(errors="replace") for text in (told.stdout, told.stderr))
+    end = (told.seconds, told.timed_out, told.truncated)
+    return Result(told.exit_code, stdout, stderr, *end, task=call.id, reason=_in_words(told.reason))
 
 
 def _in_words(reason: dict[str, Any] | None) -> str:

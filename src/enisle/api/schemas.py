@@ -84,6 +84,12 @@ class Wait(Asked):
     wait: Annotated[float, Meta(ge=0, le=30)] = 0
 
 
+class CallWait(Asked):
+    """How many seconds the answer may wait for the call's end."""
+
+    wait: Annotated[float, Meta(ge=0, le=30)] = 30
+
+
 class OutputQuery(Asked):
     """Output from number `after` on, or the last `tail` pieces; `wait` for some when there is none."""
 
@@ -215,6 +221,23 @@ class ExecRequest(Asked):
     if_blocked: IfBlocked = "wait"
 
 
+class CallRequest(Asked):
+    """A short program for an island of its own, on any host. `encoding` says how `stdin` and what it writes are told.
+
+    `timeout_s` 0: 10 seconds.
+    """
+
+    argv: Annotated[Words, Meta(min_length=1, max_length=1024)]
+    env: Environment = {}
+    cwd: Annotated[str, Meta(max_length=4096)] = ""
+    stdin: str = ""
+    encoding: Literal["text", "base64"] = "text"
+    timeout_s: Annotated[float, Meta(ge=0, le=60)] = 0
+    memory: Annotated[str, Meta(max_length=32)] = ""
+    processors: Annotated[int, Meta(ge=0, le=256)] = 0
+    network: Annotated[str, Meta(max_length=32)] = ""
+
+
 class TerminalSize(Asked):
     """The size of a terminal, in characters."""
 
@@ -327,6 +350,29 @@ class TaskPage(Struct):
 
     items: list[Task]
     next: str | None
+
+
+class CallOutcome(Struct):
+    """What came of a program. `truncated`: it wrote more; `reason`: why nothing could be run (126, 127)."""
+
+    exit_code: int
+    timed_out: bool
+    seconds: float
+    stdout: str
+    stderr: str
+    truncated: bool
+    encoding: str
+    reason: dict[str, Any] | None
+
+
+class Called(Struct):
+    """A call: `waiting` (or running), `done` with its result, or `failed`. `runs`: 2 or more, it was begun again."""
+
+    id: str
+    state: str
+    runs: int | None
+    result: CallOutcome | None
+    failure: Failure | None
 
 
 class HeldResource(Struct):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from enisle.api.auth import Guard
 from enisle.api.measures import Measures
 from enisle.api.tokens import TokenBook
-from enisle.tasks import Lock, Request, Task
+from enisle.tasks import LaneFigures, Lock, Outcome, Request, Task
 
 Json = dict[str, Any]
 log = logging.getLogger("enisle.api")
@@ -73,6 +73,16 @@ class TaskClient(Protocol):
     def follow(self, task: str) -> AsyncIterator[Task]: ...
 
 
+class Calling(Protocol):
+    """Short programs on whichever host is free (`control.Calls`)."""
+
+    async def run(
+        self, arguments: Json, tenant: str, key: str = "", wait_s: float = 0
+    ) -> tuple[str, Outcome | None]: ...
+    async def wait(self, call: str, tenant: str, wait_s: float = 0) -> Outcome | None: ...
+    async def figures(self) -> LaneFigures: ...
+
+
 class Historic(Protocol):
     """Ended tasks that left the store (`tasks.History`)."""
 
@@ -107,6 +117,7 @@ class Services:
     view: Viewing
     operations: Any
     """`control.Operations`: islands, machines, hosts, output."""
+    calls: Calling
     book: TokenBook
     guard: Guard
     history: Historic

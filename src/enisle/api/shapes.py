@@ -3,7 +3,7 @@
 from typing import Any
 
 from enisle.api.services import Json, Viewing
-from enisle.tasks import ENDED, EVERY, Lock, Task
+from enisle.tasks import ENDED, EVERY, Failure, Lock, Task
 
 
 def task_json(task: Task, progress: Json | None = None) -> Json:
@@ -25,7 +25,7 @@ def task_json(task: Task, progress: Json | None = None) -> Json:
         "blocked": _blocked(task),
         "cancel": task.cancel,
         "result": task.result,
-        "failure": _failure(task),
+        "failure": failure_json(task.failure),
         "progress": progress_json(progress) if task.state not in ENDED else None,
         "actor": task.actor,
         "tenant": task.tenant,
@@ -40,8 +40,7 @@ def _blocked(task: Task) -> Json | None:
     return {"resource": told.resource, "by": told.by, "position": told.position, "since": told.since}
 
 
-def _failure(task: Task) -> Json | None:
-    told = task.failure
+def failure_json(told: Failure | None) -> Json | None:
     return {"message": told.message, "why": told.why, "hint": told.hint} if told else None
 
 

@@ -90,6 +90,8 @@ class Line:
     problems: tuple[int, ...] = ()
     anywhere: bool = False
     """Whether it may be done to what is any tenant's without naming whose it is, as all looks may."""
+    later: bool = False
+    """Whether it may be answered with 202 as well: accepted, and not over."""
 
     @property
     def changes(self) -> bool:

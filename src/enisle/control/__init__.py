@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from enisle.control.agent import Hosting as Hosting
     from enisle.control.agent import run_agent as run_agent
+    from enisle.control.calls import Calls as Calls
     from enisle.control.dispatcher import run_dispatcher as run_dispatcher
     from enisle.control.operations import Operations as Operations
     from enisle.control.places import Places as Places
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from enisle.control.specs import VmSpec as VmSpec
 
 _MODULES = {
+    "Calls": "calls",
     "Hosting": "agent",
     "IslandSpec": "specs",
     "Operations": "operations",

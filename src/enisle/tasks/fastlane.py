@@ -226,8 +226,8 @@ class FastLane:
         self.given_up += outcome.failure is not None and outcome.failure.message == GIVEN_UP
 
     async def figures(self) -> LaneFigures:
-        """Return how the queue is. Raises Unavailable."""
-        told = await self._ask(f"CONSUMER.INFO.{RUN}.{self.pool}", {})
+        """Return how the queue is, if the engine tells at once. Raises Unavailable."""
+        told = await self._store._ask(f"CONSUMER.INFO.{RUN}.{self.pool}", {})
         if error := told.get("error"):
             raise Unavailable("cannot look at the queue", error.get("description", ""), "")
         counts = self.done, self.failed, self.repeated, self.given_up
