@@ -7,7 +7,6 @@ thread that reads its output; any thread may ask. Guarded by the condition `chan
 import base64
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -251,7 +250,7 @@ class Commands:
             for command in old:
                 del self._known[command.task]
         for command in old:
-            shutil.rmtree(command.directory, ignore_errors=True)
+            _remove(command.directory)
 
     def _sweep(self) -> None:
         """Drop what keepers before us kept of commands, but for the last ones."""
@@ -260,7 +259,7 @@ class Commands:
         except OSError:
             return
         for path in paths[:-KEPT]:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
     # ---- input -----------------------------------------------------------------------------------------------------
 
@@ -308,6 +307,16 @@ class Commands:
             threads = list(self._threads)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _remove(directory: str) -> None:
+    """Drop what a command wrote: a directory of files."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
+        pass  # what stays is swept by the next keeper
 
 
 def _lost() -> Json:

@@ -8,7 +8,7 @@ turn with a checksum each, so that neither a full disk nor a torn write can lowe
 import os
 import struct
 import threading
-import zlib
+from binascii import crc32
 
 from enisle.control.wire import StaleToken
 
@@ -32,7 +32,7 @@ class Fence:
         best = (0, 0, 0)
         for turn in (0, 1):
             alone, highest, check = PLACE.unpack_from(content, turn * PLACE.size)
-            if check == zlib.crc32(struct.pack("<QQ", alone, highest)) and (alone, highest) >= best[:2]:
+            if check == crc32(struct.pack("<QQ", alone, highest)) and (alone, highest) >= best[:2]:
                 best = (alone, highest, 1 - turn)
         return best
 
@@ -45,7 +45,7 @@ class Fence:
                 raise StaleToken("the island takes no orders from a task that was replaced", why, "")
             alone, highest = self.alone if shared else token, max(self.highest, token)
             if (alone, highest) != (self.alone, self.highest):
-                check = zlib.crc32(struct.pack("<QQ", alone, highest))
+                check = crc32(struct.pack("<QQ", alone, highest))
                 os.pwrite(self._descriptor, PLACE.pack(alone, highest, check), self._turn * PLACE.size)
                 os.fsync(self._descriptor)
                 self.alone, self.highest, self._turn = alone, highest, 1 - self._turn
