@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -12,7 +13,7 @@ from console_fake import CONSOLE, Fake, host, island, output, problem, task
 from console_pages import REFUSALS, Session, chromium, page_of, session_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
-BUDGET = 100 << 10
+BUDGET = 100_000
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -168,6 +169,48 @@ def test_a_command_is_run_and_its_output_drawn(page: Page, fake: Fake) -> None:
     )
     expect(terminal).to_contain_text("$ faster than a drawing")
     expect(page.locator("#command")).to_have_value("")
+
+
+def test_a_line_editor_is_drawn_and_what_is_typed_arrives_once(page: Page, fake: Fake) -> None:
+    fake.put("task", "t1", task("t1", "island.exec@1", arguments={"input": "open", "terminal": [24, 80]}))
+    shown = [
+        "> abcdef\b\b\x1b[1PX\x1b[2D",  # e is taken away, f written over, and the cursor goes back
+        "\x1b[@Y\r\n\x1b[32mgreen\x1b[0m line\x1b[5D\x1b[K",
+        "\r\nlast\x1b[A\rGREEN\x1b[B\x1b[3G!!\x1b[7mon\x1b[27m",
+    ]
+    fake.answer("GET", "/v1/tasks/t1/output", output(*shown, ended=False))
+    lost = iter([problem(503, "its agent is away"), {"next": 2, "later": True}])
+
+    def take(request: Any) -> Any:
+        offset = int(request.query_params["offset"])
+        return next(lost, {"next": offset + 4 if offset else 9, "later": False})
+
+    fake.answer("POST", "/v1/tasks/t1/input", take)
+    fake.answer("POST", "/v1/tasks/t1/terminal", {})
+    page.goto(f"{fake.url}#/tasks/t1/output")
+    terminal = page.locator(".terminal")
+    expect(terminal).to_contain_text("!!on")
+    lines = [one.rstrip() for one in page.locator(".terminal > div").all_inner_texts()]
+    assert lines == ["> abcYdX", "GREEN", "la!!on"], lines
+    assert page.locator(".cursor").count() == 1
+    page.keyboard.type("ls")
+    page.keyboard.press("Control+c")
+    page.keyboard.press("ArrowUp")
+
+    def typed() -> list[Any]:
+        return [asked for method, path, asked in fake.asked if path.endswith("/input") and method == "POST"]
+
+    for _ in range(100):
+        if len(typed()) > 2:
+            break
+        page.wait_for_timeout(50)
+    first, again, rest = typed()[:3]
+    assert again["offset"] == first["offset"] == "0"
+    assert again["writer"] == first["writer"]
+    assert rest["offset"] == "2"
+    assert (b"ls\x03\x1b[A").startswith(first["body"])
+    sizes = [asked for _, path, asked in fake.asked if path.endswith("/terminal")]
+    assert sizes[0]["columns"] > 40
 
 
 def test_long_output_is_bounded(page: Page, fake: Fake) -> None:

@@ -112,6 +112,31 @@ def test_one_signs_in_by_the_address_makes_an_island_and_runs_a_command(pages: t
     expect(page.locator("#page [role=row]", has_text="sleep")).to_be_visible()
 
 
+def test_a_shell_is_typed_at_and_left_to_its_task(shop: str, pages: tuple[Page, Page]) -> None:
+    page = pages[0]
+    page.goto(page.url.partition("#")[0] + f"#/islands/{shop}/run")
+    opening = page.get_by_role("button", name="Open a shell")
+    assert (opening.get_attribute("data-cli") or "").startswith(f"enisle island exec -it {shop} -- sh -c ")
+    opening.click()
+    terminal = page.locator(".terminal")
+    expect(terminal).to_contain_text("#")
+    page.keyboard.type("echo hello wrld")
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.type("o")
+    page.keyboard.press("Enter")
+    expect(terminal).to_contain_text("\nhello world", use_inner_text=True)
+    page.keyboard.type("sleep 1000")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    page.keyboard.press("Control+c")
+    expect(terminal).to_contain_text("^C")
+    page.keyboard.type("exit 5")
+    page.keyboard.press("Enter")
+    expect(terminal).to_contain_text("exit 5 after")
+    assert page.locator(".cursor").count() == 0
+
+
 def test_what_the_page_shows_as_its_command_line_does_the_same(shop: str, platform: Up) -> None:
     assert platform.ok("island", "exec", shop, "--", "sh", "-c", "echo a | tr a b") == "b\n"
     assert json.loads(platform.ok("island", "show", "--json", shop))["name"] == shop
