@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from enisle.api import schemas
+from enisle.api.client_commands import PlatformCommand, open_body
 from enisle.api.reaching import Json, new_key
 from enisle.api.results import Result, Text, command_body, island_body, require_done
 
@@ -82,6 +83,30 @@ class PlatformIsland:
         """Submit a command and return its task at once; a text is given to `sh -c`."""
         body = command_body(argv, env, cwd, stdin, timeout) | {"if_blocked": if_blocked}
         return self._platform.ask("POST", f"/v1/islands/{self.name}/exec", schemas.Task, new_key(), json=body)
+
+    def open(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        tty: bool = False,
+        size: tuple[int, int] = (24, 80),
+        **more: Any,
+    ) -> PlatformCommand:
+        """Start a command that is written to and read from while it runs; `tty`: at a terminal of (rows, columns).
+
+        `more`: timeout, if_blocked. It goes on when nobody is there; `attach(task)` comes back to it.
+        """
+        body = open_body(argv, env, cwd, tty, size, more)
+        path = f"/v1/islands/{self.name}/exec"
+        return PlatformCommand(
+            self._platform, (self._platform.ask("POST", path, schemas.Task, new_key(), json=body)).id
+        )
+
+    def attach(self, task: str) -> PlatformCommand:
+        """Return a command that was opened before, by its task."""
+        return PlatformCommand(self._platform, task)
 
     def exec(
         self,

@@ -30,6 +30,8 @@ INLINE = 30 << 10
 """Bytes that travel in a task's arguments; more goes by way of the object store."""
 MAX_CONTENT = 16 << 20
 MAX_TIMEOUT_S = 30 * 86400.0
+BEGINNING_S = 2.0
+"""How long input waits for a command that was only just asked for."""
 CANCELLING_S = 30.0
 VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check")
 
@@ -106,16 +108,25 @@ class Operations(Looking):
         """Change the size of the terminal of a command that runs. Raises StateError, HostError."""
         check_interaction("", [rows, columns], False)
         if await self._tell_command(task, {"resize": [rows, columns]}) is None:
-            raise StateError("the command has no terminal", "it is only about to begin", "ask again")
+            raise StateError("the command has no terminal", "it has not begun", "ask again")
 
     async def _tell_command(self, identity: str, asked: Json) -> Json | None:
-        """Return what the host of a running command answers, None when the command is about to begin there."""
+        """Return what the host of a running command answers, None when the command has not begun yet."""
+        deadline = asyncio.get_running_loop().time() + BEGINNING_S
+        while (told := await self._tell_begun(identity, asked)) is None:
+            if asyncio.get_running_loop().time() > deadline:
+                return None
+            await asyncio.sleep(0.02)
+        return told
+
+    async def _tell_begun(self, identity: str, asked: Json) -> Json | None:
         task = await self._task(identity)
         if task.routine != EXEC:
             raise StateError(f"task {identity} takes no input", f"{task.routine} is no command", "")
-        if task.state in ENDED or not task.attempt:
-            why = f"it is {task.state}" if task.state in ENDED else "it has not begun"
-            raise StateError(f"the command of task {identity} takes no input", why, "")
+        if task.state in ENDED:
+            raise StateError(f"the command of task {identity} takes no input", f"it is {task.state}", "")
+        if not task.attempt:
+            return None
         try:
             return await self._ask_island(str(task.arguments["island"]), "input", {"task": identity, **asked})
         except NotFound:
