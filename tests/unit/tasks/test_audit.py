@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from enisle.tasks import (
     ADDRESS,
     EVERY,
+    Dispatcher,
+    Entry,
     Request,
     Resource,
     State,
@@ -100,6 +102,14 @@ def test_a_list_of_every_tenants_tasks_is_in_one_order(tmp_path: Path) -> None:
         assert history.list(EVERY, limit=12) == tasks[:-13:-1]
         assert history.list(EVERY, before=5.0) == tasks[3::-1]
         assert [task.tenant for task in history.list("b", limit=2)] == ["b", "b"]
+
+
+def test_a_dispatcher_that_follows_forgets_what_the_leader_has_kept() -> None:
+    dispatcher = Dispatcher(MemoryStore(), "second")
+    dispatcher.learn(Entry("audit.1", {"act": "x", "at": 1.0}, 1))
+    assert list(dispatcher.audits) == ["audit.1"]
+    dispatcher.learn(Entry("audit.1", None, 2))
+    assert not dispatcher.audits
 
 
 def test_keys_of_the_audit_are_in_the_order_of_time() -> None:
