@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import plain, say, table
 from enisle.errors import HostError, InvalidRequest
 from enisle.machine import cpu_report as report

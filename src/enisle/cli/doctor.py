@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import say
 from enisle.errors import EnisleError
 from enisle.island import Check, run_checks

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from enisle.cli.drawing import MOST_SPACES, draw
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import plain, say, size, table
 from enisle.cli.tree_rows import LEVEL_NAMES, Row, rows, span_shift
 from enisle.errors import GuestError, HostError, InvalidRequest, NotFound

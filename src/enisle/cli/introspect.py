@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enisle.cli.grammar import Options
 from enisle.cli.introspect_island import VIEWS as MAP_VIEWS
 from enisle.cli.introspect_island import IslandSession, refuse
 from enisle.cli.introspect_rows import HEADS, ROWS, report_lines, status_line
-from enisle.cli.options import Options
 from enisle.cli.output import mutter, plain, say, table
 from enisle.errors import InvalidRequest, NotFound, StateError
 from enisle.introspect import Baseline, Introspection, LiveGuest, cache_directory, open_saved

@@ -1,6 +1,6 @@
 """The words of `enisle island`."""
 
-from enisle.cli.options import Group, Option, Verb
+from enisle.cli.grammar import Group, Option, Verb
 from enisle.cli.platform_options import ASKING, NAMES, NO_WAIT, asking
 
 WHAT: tuple[Group, ...] = (

@@ -6,7 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from enisle.cli.options import Options, parse
+from enisle.cli.grammar import Options
+from enisle.cli.options import PLATFORM, parse
 from enisle.cli.output import forget_stdout, mutter
 from enisle.errors import EnisleError
 
@@ -87,11 +88,15 @@ def _run_verb(options: Options) -> int:
             from enisle.cli.replicate import replicate
 
             return replicate(options)
+        case "completion":
+            from enisle.cli.completion import completion
+
+            return completion(options)
         case "vm":
             from enisle.cli.vm import vm
 
             return vm(options)
-        case "up" | "down" | "status" | "island" | "task" | "watch" | "host" | "join" | "token" | "audit" | "context":
+        case verb if verb in PLATFORM:
             from enisle.cli.platform import platform
 
             return platform(options)

@@ -3,8 +3,8 @@
 import signal
 
 from enisle.cli.carrying import complete
+from enisle.cli.grammar import Options, Verb, help_of, read_command, read_verb, unknown
 from enisle.cli.island_options import ISLAND
-from enisle.cli.options import Options, Verb, help_of, read_command, read_verb
 from enisle.cli.output import say
 from enisle.cli.platform_options import CONTEXTS, HOST, SINGLE, TOKEN, PlatformOptions, noun
 from enisle.cli.task_options import TASK
@@ -18,7 +18,7 @@ NOUNS = {
     "context": noun("context", "Platforms by their names, with their tokens.", CONTEXTS),
 }
 VERBS = {"island": ISLAND, "task": TASK, "host": HOST, "token": TOKEN, "context": CONTEXTS}
-NAMED = {"island create": 1, "island run": 0, "island exec": 1}
+NAMED = {"call": 0, "island create": 1, "island run": 0, "island exec": 1}
 """Verbs whose words end with a program, and how many names stand before it."""
 UNSAID = ("json", "quiet", "no_wait", "fail", "force", "keep", "detach", "no_stdin", "once", "all")
 EMPTY = ("tenant", "name", "cwd", "mode", "reason", "why", "token", "ca", "state", "host")
@@ -64,7 +64,7 @@ def _find_verb(words: list[str], typed: PlatformOptions, name: str) -> Verb | No
         say(help_of(NOUNS[name]))
         return None
     if words[0] not in VERBS[name]:
-        raise InvalidRequest(f"there is no verb '{name} {words[0]}'", hint=f"enisle {name} --help")
+        raise unknown(f"there is no verb '{name} {words[0]}'", words[0], VERBS[name], f"enisle {name} --help")
     return VERBS[name][words[0]]
 
 
@@ -124,6 +124,10 @@ def _ask(options: PlatformOptions, noun: str) -> int:
                 from enisle.cli.token import token
 
                 return token(options, door)
+            case "call":
+                from enisle.cli.call import call
+
+                return call(options, door)
             case "audit":
                 from enisle.cli.audit import audit
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from enisle.cli.options import CONTEXT, DEBUG, HELP, TENANT, URL, Group, Option, Options, Verb
+from enisle.cli.grammar import DEBUG, HELP, Group, Option, Options, Verb
+from enisle.cli.options import CONTEXT, TENANT, URL
 
 JSON = Option("--json", "print JSON")
 QUIET = Option("--quiet", "print names only (-q)")
@@ -58,6 +59,21 @@ examples:
   enisle island run -- python3 -c 'print("hello")'
   enisle down
 """
+CALLS = """
+A call is done at least once: when its host dies it is begun again on another.
+Its output comes when it has ended, 64 KiB of each stream.
+
+exit codes:
+  the program's own; 128 + N when signal N ended it
+  4     too many calls wait
+  124   its time was over
+  125   its island could not be made, or came to an end of its own
+  126   the program is there but cannot be run
+  127   the program was not found
+
+example:
+  enisle call -- python3 -c 'print(6 * 7)'
+"""
 JOIN_TELLS = """
 A token to join is made at the platform, by `enisle token new NAME --scope join`.
 It may also be in ENISLE_TOKEN.
@@ -73,6 +89,20 @@ SINGLE = {
         "enisle status [OPTIONS]",
         "Say how the platform is: its parts, hosts, islands and tasks.",
         (("options", (STATE, *ASKING)),),
+    ),
+    "call": Verb(
+        "enisle call [OPTIONS] [--] PROGRAM [ARGUMENTS…]",
+        "Run a short program on an island of its own, on whichever host is free.",
+        asking(
+            Option("--timeout", "kill it after that long, at most 60 (10)", "SECONDS", None, float),
+            Option("--memory", "a quarter of it for written files (4G)", "SIZE", ""),
+            Option("--processors", "(the host's)", "N", 0, int),
+            Option("--network", "none: a private loopback (default)", "none|host", ""),
+            Option("--env", "set an environment variable; often", "K=V", many="variables"),
+            Option("--cwd", "start in DIR", "DIR", ""),
+            Option("--no-stdin", "give it no standard input; by default what is piped in"),
+        ),
+        CALLS,
     ),
     "watch": Verb(
         "enisle watch [OPTIONS]",

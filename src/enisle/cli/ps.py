@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import plain, say, size, table
 from enisle.island import Sighting, islands
 

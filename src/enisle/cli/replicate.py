@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import plain, say
 from enisle.errors import InvalidRequest
 from enisle.island import ask, find

@@ -7,8 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from enisle.cli.grammar import Options
 from enisle.cli.main import tell, tell_note
-from enisle.cli.options import Options
 from enisle.cli.output import mutter, say
 from enisle.cli.terminal import SignalForwarder, Terminal, hold_signals
 from enisle.errors import EnisleError, InvalidRequest

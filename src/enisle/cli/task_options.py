@@ -1,6 +1,6 @@
 """The words of `enisle task`."""
 
-from enisle.cli.options import Option, Verb
+from enisle.cli.grammar import Option, Verb
 from enisle.cli.platform_options import NAMES, NO_WAIT, REASON, asking
 
 IDS = """

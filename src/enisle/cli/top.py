@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from enisle.cli.options import Options
+from enisle.cli.grammar import Options
 from enisle.cli.output import plain, say, size, table
 from enisle.cli.ps import age
 from enisle.cli.top_memory import memory_lines

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from enisle.cli.grammar import Options, help_of, read_verb, unknown
 from enisle.cli.main import tell, tell_note
-from enisle.cli.options import Options, help_of, read_verb
 from enisle.cli.output import mutter, plain, say, size, table
 from enisle.cli.ps import age
 from enisle.cli.vm_console import Screen
@@ -32,7 +32,7 @@ def vm(options: Options) -> int:
         return 0 if words else InvalidRequest.exit_code
     typed.verb = f"vm {words[0]}"
     if words[0] not in VERBS:
-        raise InvalidRequest(f"there is no verb {typed.verb!r}", f"known: {', '.join(VERBS)}", "enisle vm --help")
+        raise unknown(f"there is no verb {typed.verb!r}", words[0], VERBS, "enisle vm --help")
     read_verb(words[1:], VERBS[words[0]], typed)
     actions: dict[str, Callable[[VmOptions], int]] = {
         "run": run,

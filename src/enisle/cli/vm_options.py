@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from enisle.cli.options import DEBUG, HELP, Group, Option, Options, Verb
+from enisle.cli.grammar import DEBUG, HELP, Group, Option, Options, Verb
 
 JSON = Option("--json", "print one JSON record")
 QUIET = Option("--quiet", "print names only")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from enisle.cli.audit import about
+from enisle.cli.grammar import Options
 from enisle.cli.http_door import HttpDoor
-from enisle.cli.options import Options, parse
+from enisle.cli.options import parse
 from enisle.cli.platform import _ask, _read
 from enisle.cli.platform_options import PlatformOptions
 from enisle.errors import InvalidRequest

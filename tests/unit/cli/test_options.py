@@ -2,7 +2,9 @@
 
 import pytest
 
-from enisle.cli.options import TOP, VERBS, help_of, parse
+from enisle.cli.grammar import help_of
+from enisle.cli.local_options import LOCAL
+from enisle.cli.options import ABOUT, NOUNS, RUN_VERB, TOP, parse
 from enisle.errors import InvalidRequest
 
 
@@ -37,8 +39,30 @@ def test_words_that_make_no_sense_are_refused(words: list[str]) -> None:
         parse(words)
 
 
-@pytest.mark.parametrize("verb", [TOP, *VERBS.values()], ids=lambda verb: verb.usage)
+@pytest.mark.parametrize("verb", [TOP, RUN_VERB, *LOCAL.values()], ids=lambda verb: verb.usage)
 def test_help_tells_every_option_within_a_hundred_columns(verb: object) -> None:
     text = help_of(verb)  # type: ignore[arg-type]
     assert all(option.flag in text for _, group in verb.groups for option in group)  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_verb_has_a_page() -> None:
+    assert {"run", "help"} | set(LOCAL) | NOUNS == set(ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["rnu", "ls"], "run"), (["run", "--memroy", "1G", "ls"], "--memory"), (["isnpect", "page-tables"], "inspect")],
+)
+def test_who_mistypes_is_told_what_there_is(words: list[str], meant: str) -> None:
+    with pytest.raises(InvalidRequest) as found:
+        parse(words)
+    assert found.value.why == f"did you mean {meant}?"
+
+
+def test_help_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["help"], ["help", "run"], ["help", "cpu"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(words)
+        assert ended.value.code == 0
+    assert capsys.readouterr().out.count("usage: enisle ") == 3

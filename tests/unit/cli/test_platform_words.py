@@ -8,8 +8,9 @@ import pytest
 
 from enisle.cli import platform as edge
 from enisle.cli import reach
+from enisle.cli.grammar import Verb, help_of
 from enisle.cli.island_options import ISLAND
-from enisle.cli.options import PLATFORM, Verb, help_of, parse
+from enisle.cli.options import PLATFORM, parse
 from enisle.cli.platform import NOUNS, platform
 from enisle.cli.platform_options import CONTEXTS, HOST, SINGLE, TOKEN
 from enisle.cli.task_options import TASK
