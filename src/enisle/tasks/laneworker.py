@@ -163,6 +163,9 @@ class LaneWorker:
         if place in self._ended:
             await self._acknowledge(message)
             return
+        if not self._may():  # it was asked for while that might be
+            await self._give_back(place, message, 0)
+            return
         beating = asyncio.create_task(self._beat(message))
         runs = 0
         try:
