@@ -1,5 +1,6 @@
 """The API's own process on a real platform: engine, dispatcher, agent and islands; killed, blocked, stopped."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from certificates_of_tests import certificate
-from enisle.api import Platform, sign_in_code
+from enisle.api import AsyncPlatform, Platform, sign_in_code
 from enisle.control import Places, platform_info, start_platform, stop_platform
 from enisle.errors import EnisleError, HostError, NotFound, StateError
 
@@ -61,6 +62,40 @@ def test_an_island_is_created_used_while_its_output_is_streamed_and_stopped(plat
         assert island.refresh().state in ("stopped", "exited")
     with pytest.raises(NotFound):
         platform.islands.get("web")
+
+
+@ISLAND
+def test_commands_are_talked_to_from_python(places: Places, platform: Platform) -> None:
+    async def echoed() -> list[tuple[str, bytes]]:
+        async with AsyncPlatform(platform.url, places.token.read_text().strip()) as again:
+            island = await again.islands.get("talk")
+            async with await island.open("cat >&2") as command:
+                await command.write("hi\n")
+                await command.end()
+                return [piece async for piece in command]
+
+    with platform.islands.create(name="talk", memory="256M") as island:
+        with island.open(["bash", "--norc"], tty=True, env={"PS1": "> ", "TERM": "dumb"}) as shell:
+            shell.write("echo $((6 * 7))\r")
+            shell.resize(30, 100)
+            island.attach(shell.task).write("stty size; exit 3\r")
+            seen = b"".join(content for _, content in shell)
+            assert b"42\r\n" in seen
+            assert b"30 100\r\n" in seen
+            assert shell.wait().exit_code == 3
+        with island.open("sleep 0.2; wc -c") as counting:
+            counting.write(b"x" * (1 << 20))
+            counting.end()
+            assert list(counting) == [("stdout", b"1048576\n")]
+        with island.open("sleep 100") as left:
+            with pytest.raises(StateError, match="terminal"):
+                left.resize(24, 80)
+        assert platform.tasks.wait(left.task, 10).state == "cancelled"
+        with pytest.raises(StateError, match="no input"):
+            left.write("x")
+        with pytest.raises(StateError, match="no input"):
+            island.attach(island.start_command(["sleep", "5"]).id).write("x")
+        assert asyncio.run(echoed()) == [("stderr", b"hi\n")]
 
 
 @ISLAND

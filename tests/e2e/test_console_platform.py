@@ -117,7 +117,7 @@ def test_a_shell_is_typed_at_and_left_to_its_task(shop: str, pages: tuple[Page, 
     page.goto(page.url.partition("#")[0] + f"#/islands/{shop}/run")
     opening = page.get_by_role("button", name="Open a shell")
     assert (opening.get_attribute("data-cli") or "").startswith(f"enisle island exec -it {shop} -- sh -c ")
-    opening.click()
+    opening.press("Enter")  # notes of what was done before may be in front of it
     terminal = page.locator(".terminal")
     expect(terminal).to_contain_text("#")
     page.keyboard.type("echo hello wrld")
