@@ -83,9 +83,16 @@ class Patience:
 
     def get(self, path: str, query: Query = NO_QUERY) -> Any:
         """Raises HostError when it did not answer for `PATIENCE_S`."""
+        return self._ask("GET", path, query)
+
+    def post(self, path: str, query: Query, body: Any) -> Any:
+        """Ask for something once, however often it has to be said. Raises as `get` does."""
+        return self._ask("POST", path, query, body, os.urandom(16).hex())
+
+    def _ask(self, method: str, path: str, query: Query, body: Any = None, key: str = "") -> Any:
         while True:
             try:
-                answer = self._door.ask("GET", path, query)
+                answer = self._door.ask(method, path, query, body, key)
                 self._lost = 0.0
                 return answer
             except Unreachable as error:

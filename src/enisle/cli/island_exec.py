@@ -83,7 +83,7 @@ def _farewell(options: PlatformOptions, task: Json | None) -> str:
     return detached(task, "attach" if options.interactive or options.verb == "task attach" else "output")
 
 
-def read_stdin() -> bytes:
+def read_stdin(most: int = MAX_STDIN, hint: str = "-i sends any amount") -> bytes:
     """Return what is piped in; nothing from a terminal. Raises InvalidRequest when that is too much."""
     try:
         kind = os.fstat(0).st_mode
@@ -100,9 +100,8 @@ def read_stdin() -> bytes:
         if not part:
             return bytes(found)
         found += part
-        if len(found) > MAX_STDIN:
-            why = f"it may have {MAX_STDIN >> 10} KiB"
-            raise InvalidRequest("standard input is too long", why, "-i sends any amount")
+        if len(found) > most:
+            raise InvalidRequest("standard input is too long", f"it may have {most >> 10} KiB", hint)
 
 
 def _attend(options: PlatformOptions, door: Door, task: Json) -> int:
