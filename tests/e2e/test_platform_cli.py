@@ -246,6 +246,23 @@ def test_a_program_of_its_own_writes_the_islands_log(platform: Up) -> None:
     assert "logger" not in platform.ok("island", "ls", "-q").split()
 
 
+def test_a_call_is_a_program_on_whichever_host_is_free(platform: Up) -> None:
+    before = platform.ok("island", "ls", "-q")
+    done = platform.enisle(
+        "call", "--memory", "256M", "--env", "A=B", "--", "sh", "-c", "cat; echo $A >&2; exit 3", stdin="in"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "in", "B\n")
+    late = platform.enisle("call", "--timeout", "0.3", "--", "sleep", "60")
+    assert (late.returncode, late.stdout) == (124, "")
+    missing = platform.enisle("call", "--", "no-such-program")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (127, 3)
+    told = json.loads(platform.ok("call", "--json", "--", "echo", "hi"))
+    assert (told["state"], told["runs"], told["result"]["stdout"]) == ("done", 1, "hi\n")
+    refused = platform.enisle("call", "--memory", "lots", "--", "true")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 3)
+    assert platform.ok("island", "ls", "-q") == before
+
+
 def test_run_leaves_nothing_behind(platform: Up) -> None:
     before = platform.ok("island", "ls", "-q")
     done = platform.enisle(
