@@ -64,7 +64,7 @@ class Platform:
                 process.terminate()
         for process in self.processes.values():
             await asyncio.to_thread(process.wait, 10)
-        for path in self.islands():
+        for path in self.places.directory.glob("hosts/*/islands/*"):
             pid = keeper_pid(path)
             if pid:
                 with contextlib.suppress(ProcessLookupError):

@@ -5,6 +5,8 @@ import base64
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,8 +18,9 @@ import pytest
 from control_parts import SMALL, WHO, Platform, keeper_pid
 from enisle.control import IslandSpec
 from enisle.control.dispatcher import Adopter
+from enisle.control.keeper import MAX_CONNECTIONS
 from enisle.control.keeper_client import KeeperClient, KeeperGone
-from enisle.control.wire import StaleToken
+from enisle.control.wire import StaleToken, encode
 from enisle.errors import EnisleError, InvalidRequest, NotFound, StateError
 from enisle.tasks import Request, Resource, State, Tasks
 
@@ -72,9 +75,9 @@ async def test_an_island_is_made_used_stopped_started_and_removed(platform: Plat
     assert (await ask.island_statistics("web"))["memory_limit"] == 48 << 20
     with pytest.raises(NotFound, match="nowhere"):
         await ask.read_file("web", "/nowhere")
-    failed = await platform.end(ask.exec_island("web", ["no-such-program"], **WHO))
-    assert failed.failure
-    assert "no-such-program" in failed.failure.message
+    for words, code in ((["no-such-program"], 127), (["/tmp"], 126)):
+        told = await platform.done(ask.exec_island("web", words, **WHO))
+        assert (told["exit_code"], words[0] in told["reason"]["message"]) == (code, True)
     with pytest.raises(StateError, match="running"):
         await ask.remove_island("web", **WHO)
     sleeping = await ask.exec_island("web", ["sleep", "60"], **WHO)
@@ -260,6 +263,46 @@ async def test_an_island_whose_record_is_lost_is_adopted_and_never_ended(platfor
     assert keeper_pid(platform.islands()[0]) == keeper
 
 
+@on_a_platform
+async def test_what_a_lost_attempt_made_is_ended_and_another_island_of_that_name_is_not(platform: Platform) -> None:
+    ask = platform.operations
+    making = await ask.create_island(IslandSpec(name="web", memory=SMALL), **WHO)
+    lock = platform.places.islands("h1") / "web" / "lock"
+    await platform.until(lock.exists)  # its keeper works; its agent dies before it can tell anybody
+    platform.processes["agent"].kill()
+    spec = {
+        "name": "db",
+        "tenant": "default",
+        "configuration": {"memory": SMALL},
+        "program": [],
+        "task": "old",
+        "token": 1,
+    }
+    orphan = KeeperClient(platform.places.islands("h1") / "db").spawn(spec)
+    platform.start("second", "agent", str(platform.places.directory), "--host", "h2")
+    await platform.until(lambda: platform.now(making).finished, 25.0)
+    assert (await ask.island("web", "default"))["host"] == "h2", platform.logs()
+    await make(platform, "db", host="h2")
+    stray, other = (KeeperClient(platform.places.islands("h1") / name) for name in ("web", "db"))
+    assert stray.alive
+    platform.processes["agent"].wait(10)
+    platform.start_agent()
+    await platform.until(lambda: len(platform.view.duplicates().get("island.db", {})) == 1)
+    assert "duplicate: host h1" in (await ask.island("db", "default"))["notes"][-1]
+    await platform.until(lambda: not stray.directory.exists())
+    shown = await ask.island("web", "default")
+    assert (shown["state"], shown["host"], other.alive) == ("running", "h2", True)
+    refused = Request("island.discard@1", {"island": "db", "made": "old"}, (Resource("stray", "db"),), host="h1")
+    failed = await platform.end(Tasks(platform.store, "default", "local").submit(refused))
+    assert failed.failure
+    assert "only the platform" in failed.failure.message
+    await platform.done(ask.remove_island("db", force=True, **WHO))
+    await platform.until(lambda: "island.db" in platform.view.live)
+    assert ((await ask.island("db", "default"))["host"], other.alive) == ("h1", True)
+    await other.stop("the test is over")
+    orphan.wait(10)
+
+
 def test_a_keeper_refuses_an_older_token_and_whoever_talks_nonsense(tmp_path: Path) -> None:
     async def check() -> None:
         client = KeeperClient(tmp_path / "web")
@@ -295,7 +338,12 @@ def test_a_keeper_refuses_an_older_token_and_whoever_talks_nonsense(tmp_path: Pa
                     keeper._writer.write_eof()
                     with contextlib.suppress(ConnectionResetError):
                         await asyncio.wait_for(keeper._reader.read(), 5)
-            assert (await client.ask("about"))["state"] == "running"
+            for _ in range(MAX_CONNECTIONS + 6):  # a place is free again when its connection has ended
+                assert (await client.ask("about"))["state"] == "running"
+            if os.geteuid() == 0:  # whatever the file's permissions say
+                os.chmod(tmp_path / "web", 0o711)
+                os.chmod(tmp_path / "web" / "keeper.sock", 0o666)
+                assert (_answered_to(0, tmp_path / "web"), _answered_to(12345, tmp_path / "web")) == (True, False)
             assert _memory(about["pid"]) < 24 << 20
         finally:
             await client.stop("done")
@@ -305,6 +353,28 @@ def test_a_keeper_refuses_an_older_token_and_whoever_talks_nonsense(tmp_path: Pa
             await client.ask("about")
 
     asyncio.run(check())
+
+
+STRANGER = """
+import os, socket, sys
+question = sys.stdin.buffer.read()
+os.setresuid(*[int(sys.argv[1])] * 3)
+with socket.socket(socket.AF_UNIX) as door:
+    door.connect("keeper.sock")
+    door.settimeout(5)
+    try:
+        door.sendall(question)
+        print(len(door.recv(100)))
+    except OSError:
+        print(0)
+"""
+
+
+def _answered_to(user: int, island: Path) -> bool:
+    """Whether the keeper of an island says anything to a process of this user."""
+    words = [sys.executable, "-I", "-S", "-c", STRANGER, str(user)]
+    told = subprocess.run(words, cwd=island, input=encode({"verb": "about"}, b""), capture_output=True, check=True)
+    return int(told.stdout) > 0
 
 
 def _memory(pid: int) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from enisle.control.shown import Json, host_json, island_json, vm_json
+from enisle.control.shown import Json, duplicate_notes, host_json, island_json, vm_json
 from enisle.errors import NotFound, StateError
 from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Silent, State, Task
 
@@ -34,6 +34,7 @@ class Picture(Protocol):
     def members(self) -> Mapping[str, Json]: ...
     @property
     def dead(self) -> Mapping[str, Json]: ...
+    def elsewhere(self, identity: str) -> Mapping[str, Json]: ...
 
 
 class Looking:
@@ -76,7 +77,11 @@ class Looking:
         view, key = self._view, f"island.{name}"
         record, live = view.records.get(key), view.live.get(key)
         told = record or live or {}
-        return island_json(name, record, live, view.locks.get(key), view.hosts.get(told.get("host", "")), time.time())
+        lock, host = view.locks.get(key), view.hosts.get(told.get("host", ""))
+        shown = island_json(name, record, live, lock, host, time.time())
+        if record and (elsewhere := view.elsewhere(key)):
+            shown["notes"] += duplicate_notes(record, elsewhere)
+        return shown
 
     def _coming(self, known: set[str]) -> list[Json]:
         """Return islands that are being made and are nowhere yet."""

@@ -8,10 +8,11 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 from enisle.control.edge import run_part, say
 from enisle.control.places import Places
+from enisle.control.shown import is_superseded
 from enisle.errors import EnisleError
 from enisle.tasks import (
     CONTROL,
@@ -34,6 +35,7 @@ from enisle.tasks import (
 ADOPTED_S = 10.0
 """How long an island must be there without a record before it gets one: one being made has none yet."""
 LOOK_S = 0.5
+DISCARDED_S = 60.0
 
 
 class Leading(Protocol):
@@ -44,7 +46,9 @@ class Leading(Protocol):
 
 
 class Adopter:
-    """Submits `island.adopt@1` for what hosts tell of and the store knows nothing of."""
+    """Submits `island.adopt@1` for what hosts tell of and the store knows nothing of; `island.discard@1` for what an
+    attempt left on a host that was lost, when a later one has made it elsewhere.
+    """
 
     def __init__(self, store: Store, view: View, dispatcher: Leading, after_s: float = ADOPTED_S) -> None:
         self._store, self._view, self._dispatcher, self._after_s = store, view, dispatcher, after_s
@@ -60,10 +64,16 @@ class Adopter:
             for key in strays:
                 if self._dispatcher.leads and now - self._since[key] >= self._after_s:
                     await self._adopt(key.partition(".")[2], self._view.live[key])
+            for key, told in self._view.duplicates().items():
+                for host, live in told.items():
+                    record = self._view.records.get(key, {})
+                    if self._dispatcher.leads and host in self._view.hosts and is_superseded(record, live):
+                        await self._discard(key, host, record)
 
     def _strays(self) -> list[str]:
         view = self._view
         wanted = {one.name for task in view.tasks.values() if task.state not in ENDED for one in task.resources}
+        wanted |= {f"island.{name.removeprefix('stray.')}" for name in wanted if name.startswith("stray.")}
         return [
             key
             for key, live in view.live.items()
@@ -74,7 +84,6 @@ class Adopter:
         ]
 
     async def _adopt(self, name: str, live: dict[str, object]) -> None:
-        tasks = Tasks(self._store, str(live.get("tenant", "default")), "platform")
         request = Request(
             "island.adopt@1",
             {"island": name},
@@ -83,8 +92,25 @@ class Adopter:
             placement=PINNED,
             key=f"adopt {name} {live.get('created')} {int(time.time() / 60)}",
         )
+        await self._submit(str(live.get("tenant", "default")), request)
+
+    async def _discard(self, key: str, host: str, record: dict[str, Any]) -> None:
+        """Have a host end what an attempt of which nobody heard made there, before another made it elsewhere."""
+        name = key.partition(".")[2]
+        request = Request(
+            "island.discard@1",
+            {"island": name, "made": record["task"]},
+            (Resource("stray", name),),
+            host=host,
+            placement=PINNED,
+            deadline_s=DISCARDED_S,
+            key=f"discard {name} {host} {record['token']} {int(time.time() / DISCARDED_S)}",
+        )
+        await self._submit(str(record.get("tenant", "default")), request)
+
+    async def _submit(self, tenant: str, request: Request) -> None:
         try:
-            await tasks.submit(request)
+            await Tasks(self._store, tenant, "platform").submit(request)
         except EnisleError as error:
             say("dispatcher", str(error))
 

@@ -23,7 +23,7 @@ from enisle.tasks import Objects
 
 LOOK_S = 2.0
 TOLD = ("name", "tenant", "configuration", "program", "created", "state", "exit_code", "reason", "backend", "notes")
-FIGURES = ("memory_used", "memory_limit", "processes", "commands", "started", "ended", "pid")
+FIGURES = ("task", "token", "memory_used", "memory_limit", "processes", "commands", "started", "ended", "pid")
 
 
 class Hosting:

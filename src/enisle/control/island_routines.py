@@ -26,7 +26,10 @@ from enisle.control.wire import Json, StaleToken
 from enisle.errors import GuestError, InvalidRequest, NotFound, StateError
 from enisle.tasks import EXCLUSIVE, Context, Routines
 
+PLATFORM = "platform"
+"""Who acts when nobody asked: never a person, or a token."""
 WAIT_S = 20.0
+RECORDED = ("name", "tenant", "configuration", "program", "created", "task", "token")
 GENTLY_S = 4.5
 """How long a command has between SIGTERM and SIGKILL: less than a stopped task has."""
 
@@ -48,7 +51,7 @@ def spec_of(context: Context, configuration: Json, program: list[str], name: str
     """Return what a keeper is to make. Raises InvalidRequest."""
     check_island(island_spec(name, configuration, program), context.tenant)
     made: Json = {"name": name, "tenant": context.tenant, "configuration": configuration, "program": program}
-    return made | {"task": context.task, "created": time.time()}
+    return made | {"task": context.task, "token": context.token, "created": time.time()}
 
 
 class IslandRoutines:
@@ -77,6 +80,7 @@ class IslandRoutines:
         routines.add("island.remove@1", self.remove, island=str, force=(bool, False))
         routines.add("island.write@1", self.write, island=str, path=str, content=dict, mode=(int, False))
         routines.add("island.adopt@1", self.adopt, island=str)
+        routines.add("island.discard@1", self.discard, island=str, made=str)
 
     def _held(self, context: Context, given: object, mode: str = "") -> str:
         """As `held`; without a record this host knows whose an island is. Raises InvalidRequest, NotFound."""
@@ -131,7 +135,7 @@ class IslandRoutines:
             await self._hosting.remove(client.name)
 
     def _record(self, context: Context, name: str, spec: Json, about: Json, state: str = "running") -> None:
-        record: Json = {key: spec.get(key) for key in ("name", "tenant", "configuration", "program", "created")}
+        record: Json = {key: spec.get(key) for key in RECORDED}
         told = {
             "host": context.host,
             "state": state,
@@ -187,6 +191,22 @@ class IslandRoutines:
             raise NotFound(f"there is no island {name} on this host", "", "")
         if f"island.{name}" not in context.records:
             self._record(context, name, spec, client.about() or {}, "running" if client.alive else "stopped")
+        return {"name": name}
+
+    async def discard(self, context: Context) -> Json:
+        """End what an earlier attempt made here, now that a later one has made the island elsewhere."""
+        name = held(context, "stray", context.arguments["island"], EXCLUSIVE)
+        if context.actor != PLATFORM:
+            raise InvalidRequest("only the platform discards islands", "it knows which is the older", "remove it")
+        client = self._hosting.client(name)
+        spec = client.spec()
+        if spec is None:
+            return {"name": name}  # it went meanwhile
+        if (spec.get("task"), spec.get("tenant", "default")) != (context.arguments["made"], context.tenant):
+            raise StateError(f"the island {name} here is another one", "it was not made by that task", "")
+        why = "another host made it after this one was lost"
+        await context.step("stop", lambda: self._hosting.stop(name, why, context.token))
+        await context.step("remove", lambda: self._hosting.remove(name))
         return {"name": name}
 
     def _recorded(self, context: Context, name: str) -> Json:

@@ -163,6 +163,7 @@ class Keeper:
             "program": spec.get("program") or [],
             "created": spec.get("created", 0.0),
             "task": spec.get("task", ""),
+            "token": spec.get("token", 0),
             "pid": os.getpid(),
             "island": island.pid,
             "backend": island.backend,

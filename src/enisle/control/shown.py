@@ -57,6 +57,23 @@ def _state(record: Json | None, live: Json | None, host: Json | None, now: float
     return "lost", [f"host {record.get('host')} knows nothing of it: what it kept of it is gone"]
 
 
+def is_superseded(record: Json, live: Json) -> bool:
+    """Whether an island was made by an earlier attempt of the task that made the recorded one: it was never told of."""
+    made, token = live.get("task"), live.get("token")
+    return bool(made) and made == record.get("task") and isinstance(token, int) and token < (record.get("token") or 0)
+
+
+def duplicate_notes(record: Json, elsewhere: Mapping[str, Json]) -> list[str]:
+    """Return what is to be said of islands of the same name that other hosts have."""
+    return [
+        f"host {host} has an older one, of an attempt that was lost: it is being ended"
+        if is_superseded(record, live)
+        else f"duplicate: host {host} has another island of this name ({live.get('state')}); it takes this one's place "
+        "once this one is removed"
+        for host, live in sorted(elsewhere.items())
+    ]
+
+
 def memory_limit(configuration: Json) -> int:
     """Return the bytes that programs of an island may take: files have a quarter."""
     memory = parse_size(str(configuration["memory"])) if configuration.get("memory") else DEFAULT_MEMORY

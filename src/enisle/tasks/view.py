@@ -206,6 +206,8 @@ class View:
             self._mappings[kind][identity] = value
             self._revisions[kind, identity] = revision
             self._gone.pop((kind, identity), None)
+        if kind == "record":
+            self._show_another("live", identity)
         over = kind == "task" and (value is None or value.state in ENDED)
         if over:
             self._drop_progress(identity)
@@ -231,19 +233,38 @@ class View:
             old = places.pop(entry.key, None)
             if old is not None and mapping.get(identity) is old:
                 del mapping[identity]
-                self._tell(News(kind, identity, None, 0))
+                self._show_another(kind, identity)
+            if old is not None:
+                self._tell(News(kind, identity, mapping.get(identity), 0))
         elif kind == "progress" and (task := self.tasks.get(identity)) and task.host != host:
             self._early[identity] = entry  # from a host that runs it, as we may hear a moment later
-        elif self._may_tell(kind, identity, entry.value, host):
-            places[entry.key] = mapping[identity] = entry.value
-            self._tell(News(kind, identity, entry.value, 0))
+        elif kind == "live" or self._may_tell(identity, entry.value):
+            places[entry.key] = entry.value
+            if kind != "live" or self.records.get(identity, {}).get("host", host) == host:
+                mapping[identity] = entry.value
+            self._tell(News(kind, identity, mapping.get(identity), 0))
         if not places:
             del self._places[kind][identity]
 
-    def _may_tell(self, kind: str, identity: str, value: Value, host: str) -> bool:
-        """Whether a host may say this: of a task no less than it said before, of a resource that is not elsewhere."""
-        if kind == "live":
-            return self.records.get(identity, {}).get("host", host) == host
+    def _show_another(self, kind: str, identity: str) -> None:
+        """What was hidden behind another of its name is shown once that is gone, with its record."""
+        hidden = self._places["live"].get(identity)
+        if kind == "live" and hidden and identity not in self.live and identity not in self.records:
+            self.live[identity] = next(iter(hidden.values()))
+
+    def elsewhere(self, identity: str) -> dict[str, Value]:
+        """Return what hosts tell of a resource that is not the record's, by host: another of the same name is there."""
+        here = self.records.get(identity, {}).get("host")
+        told = self._places["live"].get(identity, {})
+        hosts = {key.split(".", 2)[1]: value for key, value in told.items()} if here else {}
+        return {host: value for host, value in hosts.items() if host != here}
+
+    def duplicates(self) -> dict[str, dict[str, Value]]:
+        """Return `elsewhere` of all of which there is more than one."""
+        return {name: told for name in self._places["live"] if (told := self.elsewhere(name))}
+
+    def _may_tell(self, identity: str, value: Value) -> bool:
+        """Whether a host may say this of a task: no less than it said before."""
         known, last = self.tasks.get(identity), self.progress.get(identity)
         if known is not None and known.state in ENDED:
             return False

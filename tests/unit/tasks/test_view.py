@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enisle.tasks import Resource, State, Task, View
+from enisle.tasks import Entry, Resource, State, Task, View
 from memory_store import MemoryStore
 
 
@@ -167,3 +167,17 @@ def test_what_is_gone_when_a_watch_begins_anew_is_told_as_gone() -> None:
         assert set(view.records) == {"island.b"}
 
     check(body, {"res.island.a": {"n": 1}, "res.island.b": {"n": 1}})
+
+
+def test_an_island_of_a_taken_name_is_elsewhere_until_the_other_is_gone() -> None:
+    view = View(MemoryStore(), MemoryStore())
+    view._learn(Entry("res.island.a", {"host": "h2"}, 1))
+    view._learn_fleeting(Entry("live.h2.island.a", {"pid": 2}, 1))
+    view._learn_fleeting(Entry("live.h1.island.a", {"pid": 1}, 2))
+    assert view.live["island.a"] == {"pid": 2}
+    assert view.duplicates() == {"island.a": {"h1": {"pid": 1}}}
+    for gone in (Entry("live.h2.island.a", None, 3), Entry("res.island.a", None, 2)):
+        (view._learn if gone.key.startswith("res.") else view._learn_fleeting)(gone)
+    assert (view.live["island.a"], view.duplicates()) == ({"pid": 1}, {})
+    view._learn_fleeting(Entry("live.h1.island.a", None, 4))
+    assert not view.live
