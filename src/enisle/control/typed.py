@@ -68,7 +68,7 @@ class Typed:
                 f"input from byte {offset} cannot be taken", f"byte {taken} is the next", "send that first"
             )
         rest = memoryview(content)[taken - offset :]
-        if self._ended and (rest or not end):
+        if self._ended and rest:
             raise StateError("the command takes no more input", "its input has ended", "")
         try:
             while rest and (written := reader.write(rest, max(0.0, deadline - time.monotonic()))):
