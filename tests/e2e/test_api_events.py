@@ -154,12 +154,17 @@ def test_a_tenant_is_told_of_its_own(tmp_path: Path) -> None:
                 await client.post("/v1/islands", json={"name": "mine"})
                 theirs = (await client.post("/v1/tasks", json=sleep(0.2))).json()["id"]
                 async with client_of(url, blue) as other:
-                    ours = (await other.post("/v1/tasks", json=sleep(0.0, "b"))).json()["id"]
+                    ours = (await other.post("/v1/tasks", json=sleep(0.5, "b"))).json()["id"]
+                    await until(events, "lock", "island.b")
+                    behind = (await client.post("/v1/tasks", json=sleep(0.0, "b"))).json()["id"]
+                    await client.get(f"/v1/tasks/{behind}", params={"wait": 0.1})
+                    await other.post("/v1/tasks", json=sleep(0.0, "b"))
                     await other.get(f"/v1/tasks/{ours}", params={"wait": 5})
                     await client.get(f"/v1/tasks/{theirs}", params={"wait": 5})
                     last = (await other.post("/v1/tasks", json=sleep(0.0, "b"))).json()["id"]
                 seen = await until(events, "task", last, "done")
             assert theirs not in json.dumps(seen)
+            assert behind not in json.dumps(seen), "who of another tenant waits for what is ours, is not told"
             assert "mine" not in json.dumps(seen)
             assert ours in json.dumps(seen)
 
