@@ -414,6 +414,7 @@ def test_an_administrator_sees_whose_things_are_and_acts_for_their_owner(page: P
     row = page.locator("[role=row]", has_text="theirs")
     expect(row).to_contain_text("acme")
     expect(page.locator("[role=columnheader]", has_text="Tenant")).to_be_visible()
+    expect(page.locator("#strip")).to_contain_text("enisle --tenant '*' island ls")
     row.focus()
     expect(page.locator("#strip")).to_contain_text("enisle --tenant acme island show theirs")
     row.get_by_role("button", name="Stop").click()
@@ -429,6 +430,7 @@ def test_who_is_no_administrator_asks_for_nothing_of_others(session: Session, fa
         page.goto(f"{fake.url}#/tasks")
         page.get_by_role("button", name="Older tasks").click()
         expect(page.get_by_text("No tasks yet")).to_be_visible()
+        expect(page.locator("#strip code")).to_have_text("enisle task ls")
         assert [asked for asked in fake.asked if asked[:2] == ("GET", "/v1/tasks")] == [
             ("GET", "/v1/tasks", {"limit": "100"})
         ]

@@ -79,7 +79,7 @@ class Operations:
             raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
         if schemas.InTenant in line.further and request.query_params.get("tenant") == EVERY:
-            raise SchemaError("this needs one tenant", "* is every one", "name whose it is")
+            raise SchemaError("this needs one tenant", "* is every one", "name it: --tenant NAME, ?tenant=NAME")
         query = read_query(request, line.query, *line.further)
         for within in (schemas.InTenant, schemas.InTenants):
             if within in query:

@@ -46,7 +46,7 @@ export function tasks() {
 		title: "Tasks",
 		get line() {
 			const {state: word, resource, routine} = app.search
-			return line("task", "ls", STATES[word] === word && ["--state", word], resource && ["--resource", resource], routine && ["--routine", routine])
+			return line("task", "ls", word && STATES[word] === word && ["--state", word], resource && ["--resource", resource], routine && ["--routine", routine])
 		},
 		view() {
 			const {resource, routine, state: word = "all"} = app.search
