@@ -39,7 +39,7 @@ export const quote = word => (PLAIN.test(word) ? word : `'${String(word).replace
 
 export function line(...words) {
 	const all = words.flat(Infinity).filter(Boolean)
-	const tenant = store.tenants.size > 1 && (all[1] === "ls" ? "*" : all.map(word => store[all[0]]?.get?.(word)?.tenant).find(Boolean))
+	const tenant = store.tenants.size > 1 && (/^(island|task),ls/.test(all) ? "*" : all.map(word => store[all[0]]?.get?.(word)?.tenant).find(Boolean))
 	return ["enisle", ...(tenant ? ["--tenant", tenant] : []), ...all].map(quote).join(" ")
 }
 

@@ -22,7 +22,7 @@ const COLUMNS = [
 ]
 
 export const hosts = () =>
-	listView("Hosts", "host", line("host", "ls"), {
+	listView("Hosts", "host", ["host", "ls"], {
 		columns: COLUMNS,
 		cli: name => line("host", "show", name),
 		filter: (one, text) => among(text, one.name, one.state, one.version),
@@ -94,7 +94,7 @@ function change(name, verb) {
 }
 
 export const machines = () =>
-	listView("Machines", "vm", line("task", "ls", "--routine", "vm.run"), {
+	listView("Machines", "vm", ["task", "ls", "--routine", "vm.run"], {
 		columns: MACHINE_COLUMNS,
 		cli: tasksLine,
 		filter: (one, text) => among(text, one.name, one.state, one.host),

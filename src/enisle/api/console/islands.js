@@ -62,7 +62,7 @@ function remove(one) {
 }
 
 export const islands = () =>
-	listView("Islands", "island", line("island", "ls"), {
+	listView("Islands", "island", ["island", "ls"], {
 		columns: COLUMNS,
 		cli: name => line("island", "show", name),
 		filter: (one, text) => among(text, one.name, one.state, one.host, command(one)),

@@ -1,7 +1,7 @@
 import {app, go, redraw, search, to} from "./app.js"
 import {bar} from "./blocks.js"
 import {h, render} from "./dom.js"
-import {percent, routineName, short} from "./format.js"
+import {line, percent, routineName, short} from "./format.js"
 import {ended, store} from "./store.js"
 
 export {bar}
@@ -78,8 +78,11 @@ export function table(label, columns, items, row) {
 	return h("div.table", {role: "table", label, vars: {"--columns": widths}}, top, rows)
 }
 
-export const listView = (title, kind, line, {columns, cli, filter, more, lacking}) => ({
-	title, line,
+export const listView = (title, kind, words, {columns, cli, filter, more, lacking}) => ({
+	title,
+	get line() {
+		return line(words)
+	},
 	view() {
 		const all = [...store[kind].values()].sort((a, b) => a.name.localeCompare(b.name))
 		const shown = all.filter(one => filter(one, app.search.q))
