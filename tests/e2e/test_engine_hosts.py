@@ -196,6 +196,8 @@ def test_a_host_does_calls_of_its_pool_and_the_outcome_reaches_the_caller(engine
         ):
             async with joined(engine, "h4") as (store, *_), LaneWorker(store, ack_wait_s=0.6) as worker:
                 seen: list[LaneCall] = []
+                await ours.cas("member.h4", {"drained": {}}, 0)
+                assert (await store.get_leader("member.h4")).value == {"drained": {}}
 
                 async def handler(call: LaneCall) -> object:
                     seen.append(call)
