@@ -116,8 +116,12 @@ class Session:
         """Tell the command's terminal how large ours is."""
         size = os.get_terminal_size(0) if os.isatty(0) else os.terminal_size((80, 24))
         asked = {"rows": min(1000, max(1, size.lines)), "columns": min(1000, max(1, size.columns + more))}
-        with contextlib.suppress(HostError, StateError):  # it is away, or has ended: the output tells
+        try:
             self._door.ask("POST", f"{self._path}/terminal", {}, asked)
+        except HostError:
+            self.resized = True  # it is away: told with the next key
+        except (NotFound, StateError):
+            pass  # it has ended: the output tells
 
     def redraw(self) -> None:
         """Let a program that draws the whole screen do so again: it does when the size changes."""

@@ -71,8 +71,10 @@ def _command(options: PlatformOptions) -> Json:
 
 def _talking(options: PlatformOptions, variables: Json) -> Json:
     """Return what is asked for a command that is used from here. Raises InvalidRequest."""
-    if options.json or options.no_stdin or (options.verb == "island run" and options.detach):
-        raise InvalidRequest("-i and -t cannot be had with that", "they use your terminal", "leave them out")
+    for name in ("json", "no_stdin", "detach"):
+        if vars(options).get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise InvalidRequest(f"-i and -t cannot be had with {flag}", "they use your terminal", f"leave out {flag}")
     from enisle.cli.attached import interactive
 
     term = {"TERM": os.environ.get("TERM") or "xterm"} if options.tty and "TERM" not in variables else {}
