@@ -20,10 +20,11 @@ from enisle.tasks.server import find_server
 CLONE_NEWNET = 0x4000_0000
 NUMBERS = itertools.count()
 NODES = (1, 2, 3)
+USERS = "authorization { user: enisle, password: secret }"
 CONFIGURATION = """\
 server_name: n{n}
 listen: "10.98.0.{n}:4222"
-authorization {{ user: enisle, password: secret }}
+{users}
 cluster {{ name: three, listen: "10.98.0.{n}:6222", routes: [{routes}] }}
 jetstream {{ store_dir: "{store}", sync_interval: {sync}, max_memory_store: 64MB, max_file_store: 1GB }}
 """
@@ -32,8 +33,8 @@ jetstream {{ store_dir: "{store}", sync_interval: {sync}, max_memory_store: 64MB
 class Cluster:
     """`with Cluster(path) as cluster`. Node n is 10.98.0.n in the namespace `node(n)`; clients live in `hub`."""
 
-    def __init__(self, directory: Path, sync: str = "always") -> None:
-        self._directory, self._sync = directory, sync
+    def __init__(self, directory: Path, sync: str = "always", users: str = USERS) -> None:
+        self._directory, self._sync, self._users = directory, sync, users
         self._name = f"enisle-{os.getpid()}-{next(NUMBERS)}"
         self._servers: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -81,7 +82,8 @@ class Cluster:
 
     def _configure(self, n: int) -> None:
         routes = ", ".join(f'"nats://10.98.0.{one}:6222"' for one in NODES if one != n)
-        text = CONFIGURATION.format(n=n, routes=routes, store=self._directory / f"store{n}", sync=self._sync)
+        store = self._directory / f"store{n}"
+        text = CONFIGURATION.format(n=n, routes=routes, store=store, sync=self._sync, users=self._users)
         (self._directory / f"n{n}.conf").write_text(text)
 
     # ---- faults ----------------------------------------------------------------------------------------------------

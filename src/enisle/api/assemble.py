@@ -14,7 +14,7 @@ from enisle.api.auth import Guard
 from enisle.api.services import Health, Json, Services
 from enisle.api.tokens import TokenBook, local_token
 from enisle.control import Calls, IslandSpec, Operations, Places, VmSpec, host_routines
-from enisle.errors import HostError
+from enisle.errors import HostError, StateError
 from enisle.tasks import (
     CHECKING,
     CONTROL,
@@ -34,6 +34,8 @@ from enisle.tasks import (
     check_store,
     engine_address,
     expel_host,
+    is_own,
+    require_public,
 )
 
 CONSOLE = Path(__file__).parent / "console"
@@ -121,7 +123,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             check_arguments=lambda routine, arguments: host_routines().get(routine).check(arguments),
             health=doctor.look,
             safe_mode=doctor.safe_mode,
-            admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine, name, key),
+            admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine if is_own(url) else None, name, key),
             expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),
             island_spec=IslandSpec,
             vm_spec=VmSpec,
@@ -150,8 +152,13 @@ async def _end(task: "asyncio.Task[None]") -> None:
     await asyncio.wait([task])
 
 
-def _admit(engine: Path, name: str, key: str) -> Json:
-    """Let a host in; return what it needs to reach the engine."""
+def _admit(engine: Path | None, name: str, key: str) -> Json:
+    """Let a host in; return what it needs to reach the engine. Raises StateError where that is its operator's."""
+    require_public(key)
+    if engine is None:
+        why = "the platform's engine is a cluster of yours: who may come in there is yours to say"
+        hint = f"`enisle host permissions {name}={key}` for its servers, then `enisle join --nats URL --name {name}`"
+        raise StateError(f"the platform cannot let host {name} in", why, hint)
     admit_host(engine, name, key)
     address = engine_address(engine)
     return {"engine_url": address.hosts_url, "ca": address.ca.read_text() if address.ca else "", "host": name}

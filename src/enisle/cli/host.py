@@ -71,6 +71,20 @@ def declare_dead(options: PlatformOptions, door: Door) -> int:
     return 0
 
 
+def permissions(options: PlatformOptions) -> int:
+    """Print the accounts of a cluster that is not ours; asks no platform. Raises InvalidRequest."""
+    from enisle.tasks import cluster_accounts, require_public
+
+    hosts: dict[str, str] = {}
+    for word in options.words:
+        name, sign, key = word.partition("=")
+        if not sign:
+            raise InvalidRequest(f"{plain(word)!r} names no host and its key", "they belong together", "NAME=KEY")
+        hosts[segment(name, "a host")] = require_public(key)
+    say(cluster_accounts(hosts))
+    return 0
+
+
 def tell_done(options: PlatformOptions, record: Any, words: str) -> None:
     """Tell what was done at once, without a task."""
     if options.json:

@@ -13,26 +13,29 @@ from pathlib import Path
 from enisle.cli.carrying import say_json, segment
 from enisle.cli.context import read_secret
 from enisle.cli.http_door import HttpDoor
+from enisle.cli.main import tell_note
 from enisle.cli.output import mutter, plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.task_drawing import Json
 from enisle.cli.up import places_of, running, working
 from enisle.control import Places, start_platform
 from enisle.errors import HostError, InvalidRequest, StateError
-from enisle.tasks import identity_of, new_identity
+from enisle.tasks import Identity, identity_of, new_identity
 
 
 def join(options: PlatformOptions) -> int:
     """Join a platform unless this host has, and run the agent."""
-    if not options.words:
+    if not options.words and not options.nats:
         raise InvalidRequest("which platform?", "no URL was named", "enisle join https://10.0.0.1:4600 --token -")
     places, name = places_of(options), segment(options.name or own_name(), "a host")
     places.prepare()
     require_free(places, name)
     agreed = places.host(name) / "joined.json"
-    token = read_secret(options)
-    if token or not agreed.exists():
-        keep(agreed, agree(options, name, token, agreed))
+    known = kept(agreed)
+    if options.nats:
+        keep(agreed, agree_with_cluster(options, name, known))
+    elif (token := read_secret(options)) or not known.get("engine_url"):
+        keep(agreed, agree(options, name, token, identity(agreed, known)))
     return detached(options, places, name, agreed) if options.detach else stay(options, places, name, agreed)
 
 
@@ -42,17 +45,46 @@ def own_name() -> str:
     return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in name)[:64] or "host"
 
 
-def agree(options: PlatformOptions, name: str, token: str, agreed: Path) -> Json:
-    """Tell the platform this host's public key; return what the agent needs. A key that was made once is kept."""
+def kept(agreed: Path) -> Json:
+    """Return what was agreed before, nothing when there was nothing. Raises HostError."""
+    try:
+        return json.loads(agreed.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot read {agreed}", str(error)[:200], "remove it, and join anew") from None
+
+
+def identity(agreed: Path, known: Json) -> Identity:
+    """Return this host's key: once made it is kept, whatever becomes of the joining."""
+    if known.get("seed"):
+        return identity_of(str(known["seed"]))
+    made = new_identity()
+    keep(agreed, {"url": "", "engine_url": "", "ca": "", "seed": made.seed})
+    return made
+
+
+def agree(options: PlatformOptions, name: str, token: str, own: Identity) -> Json:
+    """Tell the platform this host's public key; return what the agent needs."""
     if not token:
         raise InvalidRequest("no token to join was given", "joining needs one", "--token TOKEN, or ENISLE_TOKEN")
-    seed = ""
-    if agreed.exists():
-        seed = str(json.loads(agreed.read_text())["seed"])
-    identity = new_identity() if not seed else identity_of(seed)
     with working("joining", options.json), HttpDoor(options.words[0], token, options.ca) as door:
-        told = door.ask("POST", "/v1/hosts", {}, {"name": name, "public_key": identity.public})
-    return {"url": options.words[0], "engine_url": told["engine_url"], "ca": told["ca"], "seed": identity.seed}
+        told = door.ask("POST", "/v1/hosts", {}, {"name": name, "public_key": own.public})
+    return {"url": options.words[0], "engine_url": told["engine_url"], "ca": told["ca"], "seed": own.seed}
+
+
+def agree_with_cluster(options: PlatformOptions, name: str, known: Json) -> Json:
+    """Return what the agent needs for an engine whose operator lets hosts in; tell the key to let in."""
+    try:
+        ca = Path(options.ca).read_text() if options.ca else ""
+    except OSError as error:
+        raise HostError(
+            f"cannot read {plain(options.ca)}", os.strerror(error.errno or 0), "name a file in PEM"
+        ) from None
+    own = identity_of(str(known["seed"])) if known.get("seed") else new_identity()
+    tell_note(f"the cluster must know it: enisle host permissions {name}={own.public}")
+    url = options.words[0] if options.words else options.nats
+    return {"url": url, "engine_url": options.nats, "ca": ca, "seed": own.seed}
 
 
 def keep(agreed: Path, told: Json) -> None:
@@ -69,7 +101,7 @@ def keep(agreed: Path, told: Json) -> None:
 
 def stay(options: PlatformOptions, places: Places, name: str, agreed: Path) -> int:
     """Be the supervisor of the agent until a signal ends it."""
-    mutter(f"enisle: host {name} of {plain(options.words[0])}; Ctrl-C ends its agent, islands go on\n")
+    mutter(f"enisle: host {name} of {plain(kept(agreed)['url'])}; Ctrl-C ends its agent, islands go on\n")
     start_platform(places, foreground=True, **wanted(name, agreed))
     return 0
 

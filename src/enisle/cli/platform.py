@@ -90,6 +90,10 @@ def _run(options: PlatformOptions) -> int:
             from enisle.cli.join import join
 
             return join(options)
+        case "host" if options.verb == "host permissions":
+            from enisle.cli.host import permissions
+
+            return permissions(options)
         case "context":
             from enisle.cli.context import context
 

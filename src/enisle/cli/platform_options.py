@@ -45,6 +45,7 @@ UP: tuple[Group, ...] = (
             Option("--no-agent", "run no islands on this machine"),
             Option("--host", "what this machine is called in it (its own name)", "NAME", ""),
             Option("--nats", "use the engine at URL instead of one of its own; may name several", "URL[,URL…]", ""),
+            Option("--engine", "run this nats-server (2.12 or later) instead of the installed one", "FILE", ""),
             Option("--accept-store", "after damage was found: take the store as it is now"),
         ),
     ),
@@ -120,7 +121,7 @@ SINGLE = {
         ),
     ),
     "join": Verb(
-        "enisle join [OPTIONS] URL",
+        "enisle join [OPTIONS] URL | --nats URL",
         "Let a platform run islands on this machine.",
         (
             (
@@ -129,6 +130,7 @@ SINGLE = {
                     Option("--token", "a token to join, or - to read it from standard input", "TOKEN", ""),
                     Option("--name", "what the platform calls this host (its own name)", "NAME", ""),
                     Option("--ca", "trust certificates signed by those in FILE", "FILE", ""),
+                    Option("--nats", "its engine is a cluster of yours, at URL", "URL[,URL…]", ""),
                     STATE,
                     Option("--detach", "leave the agent running"),
                     JSON,
@@ -142,6 +144,12 @@ SINGLE = {
     ),
 }
 
+PERMISSIONS_TELL = """
+For `enisle up --nats 'tls://enisle:PASSWORD@A,B,C?questions=questions'`: name all
+hosts there are, put what is printed into a file that the configuration of each
+server includes, ENISLE_PASSWORD into the servers' environment, and reload them
+twice (nats-server --signal reload).
+"""
 HOST = {
     "ls": Verb("enisle host ls [OPTIONS]", "list hosts", asking()),
     "show": Verb("enisle host show [OPTIONS] NAME", "tell about a host", asking(), most_words=1),
@@ -159,6 +167,13 @@ HOST = {
         most_words=NAMES,
     ),
     "undrain": Verb("enisle host undrain [OPTIONS] NAME…", "give hosts work again", asking(REASON), most_words=NAMES),
+    "permissions": Verb(
+        "enisle host permissions [OPTIONS] NAME=KEY…",
+        "print the accounts that servers of your own need for hosts with these keys",
+        (("options", (DEBUG, HELP)),),
+        PERMISSIONS_TELL,
+        NAMES,
+    ),
     "rm": Verb("enisle host rm [OPTIONS] NAME…", "forget hosts, and take their keys away", asking(), most_words=NAMES),
 }
 SCOPES = """
@@ -212,6 +227,7 @@ class PlatformOptions(Options):
     foreground: bool
     no_agent: bool
     nats: str
+    engine: str
     accept_store: bool
     tls_certificate: str
     tls_key: str

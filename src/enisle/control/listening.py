@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from enisle.control.places import Places, write_private
 from enisle.errors import HostError, InvalidRequest
+from enisle.tasks import spread
 
 
 def host_name() -> str:
@@ -37,7 +38,7 @@ def check_address(listen: str, port: int) -> None:
 def check_engine(urls: str) -> None:
     """Raises HostError when nobody listens at any of the URLs, InvalidRequest when one is none."""
     why = ""
-    for url in urls.split(","):
+    for url in spread([urls]):
         scheme, host, port = _parsed(url)
         if not host or scheme not in ("nats", "tls"):
             raise InvalidRequest(

@@ -11,11 +11,12 @@ from enisle.tasks.archive import Archive, Copy
 from enisle.tasks.audit import ADDRESS, EVERY, act_fits, act_of, act_place, audit_record
 from enisle.tasks.buckets import CONTROL, OBJECTS, PROGRESS
 from enisle.tasks.client import KeyTaken, Request, Tasks
+from enisle.tasks.connection import is_own, spread
 from enisle.tasks.dispatcher import Dispatcher, DispatcherStatistics
 from enisle.tasks.engine import Engine
 from enisle.tasks.fastlane import FastLane, LaneFigures, Overloaded
 from enisle.tasks.history import History
-from enisle.tasks.identity import Identity, identity_of, new_identity
+from enisle.tasks.identity import Identity, cluster_accounts, identity_of, new_identity, require_public
 from enisle.tasks.jetstream import JetStream
 from enisle.tasks.journal import Journal, StaleToken
 from enisle.tasks.lane import Outcome
@@ -115,13 +116,17 @@ __all__ = [
     "admitted",
     "audit_record",
     "check_store",
+    "cluster_accounts",
     "engine_address",
     "example_routines",
     "expel_host",
     "identity_of",
+    "is_own",
     "new_identity",
     "plan",
+    "require_public",
     "require_token",
     "run_process",
+    "spread",
     "task_id",
 ]

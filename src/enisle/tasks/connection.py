@@ -1,7 +1,8 @@
 """Connecting to the engine: one URL says where it is, as whom, and where its files are when it is ours.
 
 An engine of ours is named `nats://enisle:PASSWORD@127.0.0.1:PORT?state=DIRECTORY`; its certificate and the high-water
-mark of its store are found there. An external one is any URL of the client library. One event loop owns a connection.
+mark of its store are found there. An external one is any URL of the client library; one whose servers have accounts
+for hosts ends with `?questions=USER`. One event loop owns a connection.
 """
 
 import asyncio
@@ -37,9 +38,22 @@ def state_directory(url: str) -> Path | None:
     return Path(named[0]) if named else None
 
 
+def is_own(url: str) -> bool:
+    """Whether an engine is one of ours: then we say who may come in."""
+    return state_directory(url) is not None
+
+
 def questions_url(url: str) -> str:
-    """Return the URL where hosts are asked: an account of its own on an engine of ours, the same elsewhere."""
-    return url.replace("//enisle:", "//questions:", 1) if state_directory(url) else url
+    """Return the URL where hosts are asked: as a user of an account of its own, with the same password.
+
+    On an engine of ours that is there; elsewhere where the URL says so, `?questions=USER`.
+    """
+    named = parse_qs(url.rpartition("?")[2] if "?" in url else "").get("questions", ["questions"])[0]
+    scheme, sign, rest = url.partition("://")
+    user, colon, address = rest.partition(":")
+    if not (state_directory(url) or "questions=" in url) or not colon or "@" in user:
+        return url
+    return f"{scheme}{sign}{named}:{address}"
 
 
 def spread(urls: Sequence[str]) -> list[str]:

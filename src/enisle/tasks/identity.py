@@ -90,23 +90,31 @@ def consumer_name(host: str, kind: str) -> str:
 def accounts(password: str, system: str, hosts: Mapping[str, str]) -> str:
     """Return the engine's accounts: ours with the store, one for questions, one for each host, one of the system."""
     text = json.dumps  # a quoted string of JSON is one of the engine's configuration too
+    lines = [f"SYSTEM {{ users: [{{user: system, password: {text(system)}}}] }}", *_platform(text(password), hosts)]
+    return "\n".join(["accounts {", *lines, "}", "system_account: SYSTEM", ""])
+
+
+def cluster_accounts(hosts: Mapping[str, str]) -> str:
+    """Return the same for servers that are not ours, to be put in the configuration of each by their operator.
+
+    The password is theirs, a variable: `$ENISLE_PASSWORD` in the environment of the servers.
+    """
+    return "\n".join(["accounts {", *_platform("$ENISLE_PASSWORD", hosts), "}", ""])
+
+
+def _platform(password: str, hosts: Mapping[str, str]) -> list[str]:
+    """Return the platform's accounts and its hosts'; `password` as it stands in a configuration."""
+    text = json.dumps
     exports = [f"{{service: {text(subject)}}}" for subject in EXPORTS]
     exports += [f"{{service: {text(subject)}, response_type: stream}}" for subject in STREAMED]
     asked = [f"{{service: {{account: HOST_{host}, subject: {text('ask.' + host)}}}}}" for host in hosts]
-    return "\n".join(
-        [
-            "accounts {",
-            f"SYSTEM {{ users: [{{user: system, password: {text(system)}}}] }}",
-            f"ENISLE {{ jetstream: enabled, users: [{{user: enisle, password: {text(password)}}}]",
-            f"  exports: [{', '.join(exports)}] }}",
-            # A consumer pushes wherever its maker says: nothing that can be guessed listens where the store is.
-            f"QUESTIONS {{ users: [{{user: questions, password: {text(password)}}}], imports: [{', '.join(asked)}] }}",
-            *(_host_account(require_token("a host", host), require_public(key)) for host, key in hosts.items()),
-            "}",
-            "system_account: SYSTEM",
-            "",
-        ]
-    )
+    return [
+        f"ENISLE {{ jetstream: enabled, users: [{{user: enisle, password: {password}}}]",
+        f"  exports: [{', '.join(exports)}] }}",
+        # A consumer pushes wherever its maker says: nothing that can be guessed listens where the store is.
+        f"QUESTIONS {{ users: [{{user: questions, password: {password}}}], imports: [{', '.join(asked)}] }}",
+        *(_host_account(require_token("a host", host), require_public(key)) for host, key in hosts.items()),
+    ]
 
 
 def _host_account(host: str, public: str) -> str:
