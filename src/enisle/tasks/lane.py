@@ -23,10 +23,11 @@ from enisle.tasks.store import Unavailable, Value
 ACK_WAIT_S = 5.0
 """A worker that is silent for so long is dead: its call goes to another."""
 MAX_RUNS = 3
-MAX_WAITING, MAX_WAITING_BYTES = 10_000, 256 << 20
+MAX_WAITING, MAX_WAITING_BYTES = 10_000, 64 << 20
 MAX_CALL, MAX_RESULT = 256 << 10, 900 << 10
 """Bytes; the engine's largest message is a mebibyte."""
-MAX_KEPT_BYTES = 512 << 20
+MAX_KEPT_BYTES = 128 << 20
+"""The engine sets bounds aside on its disk, so they are small; what is older goes first."""
 KEPT_S = 3600
 SAME_KEY_S = 120.0
 """How long the engine itself knows a call it was given; then what is kept of it is asked."""
@@ -87,13 +88,13 @@ def _streams(replicas: int) -> list[Value]:
         "allow_direct": True,
         "duplicate_window": int(SAME_KEY_S * _NS),
     }
-    last = {"retention": "limits", "discard": "old", "max_msgs_per_subject": 1, "max_bytes": MAX_KEPT_BYTES}
+    last = {"retention": "limits", "discard": "old", "max_msgs_per_subject": 1}
     queue = {"retention": "workqueue", "discard": "new", "max_msgs": MAX_WAITING, "max_bytes": MAX_WAITING_BYTES}
     # A beginning that is lost with the engine allows one more: not worth a disk sync before every call.
     early = {"persist_mode": "async"} if replicas == 1 else {}
     return [
         {"name": RUN, "subjects": ["run.>"], **common, **queue},
-        {"name": RESULTS, "subjects": ["res.>"], **common, **last},
+        {"name": RESULTS, "subjects": ["res.>"], **common, **last, "max_bytes": MAX_KEPT_BYTES},
         {"name": BEGINNINGS, "subjects": ["beg.>"], **common, **last, **early},
     ]
 
