@@ -30,6 +30,7 @@ from enisle.tasks.lane import (
     open_lane,
 )
 from enisle.tasks.names import require_token
+from enisle.tasks.pullwatch import HEARTBEAT, HEARTBEAT_S, SILENCE_S
 from enisle.tasks.records import Failure
 from enisle.tasks.store import Unavailable, Value
 
@@ -116,17 +117,21 @@ class LaneWorker:
         if not self._may():
             await asyncio.sleep(IDLE_S)
             return
-        ask = json.dumps({"batch": batch, "expires": int(PULL_S * 1e9)}).encode()
+        ask = {"batch": batch, "expires": int(PULL_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
         try:
-            await self._client.publish(f"{self._api}CONSUMER.MSG.NEXT.{RUN}.{self.pool}", ask, reply=inbox)
+            subject = f"{self._api}CONSUMER.MSG.NEXT.{RUN}.{self.pool}"
+            await self._client.publish(subject, json.dumps(ask).encode(), reply=inbox)
             self._asked += batch
         except (OSError, NatsError):
             await asyncio.sleep(IDLE_S)
 
     async def _next(self, news: "asyncio.Queue[Msg | None]") -> Msg | None:
-        """Return the next call; None when there is only something new to think about."""
+        """Return the next call; None when there is only something new to think about.
+
+        An engine that was killed and is back knows nothing of what it was asked: no heartbeat, and it is asked again.
+        """
         try:
-            async with asyncio.timeout(PULL_S + 0.5 if self._client.is_connected and self._asked else IDLE_S):
+            async with asyncio.timeout(SILENCE_S if self._client.is_connected and self._asked else IDLE_S):
                 message = await news.get()
         except TimeoutError:
             self._asked = 0  # the engine was away, or is
@@ -137,6 +142,8 @@ class LaneWorker:
         status = headers.get("Status")
         if not status:
             return message
+        if status == HEARTBEAT:
+            return None
         left = headers.get("Nats-Pending-Messages", "")
         self._asked = max(0, self._asked - int(left)) if status == "408" and left.isdecimal() else 0
         if status not in ("404", "408"):

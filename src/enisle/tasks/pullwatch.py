@@ -20,7 +20,7 @@ from enisle.tasks.identity import consumer_name
 from enisle.tasks.requests import Requests
 from enisle.tasks.store import Entry, Unavailable, Value
 
-HEARTBEAT_S = 0.5
+HEARTBEAT, HEARTBEAT_S = "100", 0.5
 SILENCE_S = 1.2
 PULL = 256
 EXPIRES_S = 30
@@ -120,7 +120,7 @@ class PullWatch:
                 except TimeoutError as error:
                     raise Silent from error
                 status = (message.headers or {}).get("Status")
-                if status == "100":
+                if status == HEARTBEAT:
                     yield None
                 elif status in ("408", "404"):
                     left = 0
