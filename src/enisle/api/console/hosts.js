@@ -35,11 +35,11 @@ export const host = name => ({
 	view() {
 		const one = store.host.get(name)
 		if (!one) return absent("There is no such host", "It never joined, or was removed.", line("host", "ls"))
-		const live = one.state === "live"
+		const live = one.state === "live" || one.state === "draining"
 		const dead = button("Declare dead…", {class: "danger-text", resource: `host.${name}`, disabled: live, title: live && "it is live", cli: line("host", "declare-dead", "--reason", "…", name), onclick: () => declareDead(name)})
 		return [
 			detailHead("hosts", "Hosts", name, one.state, `host.${name}`, dead),
-			facts([["Address", one.address], ["Processors", one.processors], ["Memory", bytes(one.memory)], ["Version", one.version], ["Since", one.since && ago(one.since)]]),
+			facts([["Address", one.address], ["Processors", one.processors], ["Memory", bytes(one.memory)], ["Version", one.version], ["Since", one.since && ago(one.since)], ["Why", one.why]]),
 			things("Islands", "islands", "island", name), things("Machines", "vms", "vm", name), things("Tasks", "tasks", "task", name)
 		]
 	}
