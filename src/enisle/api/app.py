@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.decode import read_json, read_name, read_query
 from enisle.api.follow import Follower
 from enisle.api.lines import LINES
@@ -78,18 +78,18 @@ class Operations:
         if line.scope != OPEN and (trouble := services.safe_mode()):
             raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
-        if schemas.InTenant in line.further and request.query_params.get("tenant") == EVERY:
+        if forms.InTenant in line.further and request.query_params.get("tenant") == EVERY:
             raise SchemaError("this needs one tenant", "* is every one", "name it: --tenant NAME, ?tenant=NAME")
         query = read_query(request, line.query, *line.further)
-        for within in (schemas.InTenant, schemas.InTenants):
+        for within in (forms.InTenant, forms.InTenants):
             if within in query:
                 principal = acting_in(query[within].tenant, principal)
         if len(request.headers.get("idempotency-key", "")) > MAX_KEY:
             raise HttpProblem(400, "the idempotency key is too long", f"at most {MAX_KEY} characters", "")
         body: Any = None
-        if line.body is not None and issubclass(line.body, schemas.Asked):
+        if line.body is not None and issubclass(line.body, forms.Asked):
             body = await read_json(request, line.body)
-        wait = query[schemas.Waiting].wait if schemas.Waiting in query else 0.0
+        wait = query[forms.Waiting].wait if forms.Waiting in query else 0.0
         return Call(request, services, self._follower, principal, path, query[line.query], body, wait)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.cursors import read_cursor, write_cursor
 from enisle.api.services import Json
 from enisle.api.table import Answer, Call
@@ -14,7 +14,7 @@ PLAIN = ("id", "act", "at", "actor", "tenant", "address", "reason")
 
 
 async def index(call: Call) -> Answer:
-    asked: schemas.AuditFilter = call.query
+    asked: forms.AuditFilter = call.query
     tenant = "" if asked.tenant == EVERY else asked.tenant
     filters = f"audit {asked.actor} {tenant} {asked.action} {asked.since!r}"
     before = read_cursor(filters, asked.cursor) if asked.cursor else None
@@ -37,7 +37,7 @@ def _of_store(call: Call, action: str, chosen: Json) -> dict[str, Json]:
 
 
 async def _of_history(
-    call: Call, asked: schemas.AuditFilter, chosen: Json, before: tuple[float, str] | None
+    call: Call, asked: forms.AuditFilter, chosen: Json, before: tuple[float, str] | None
 ) -> dict[str, Json]:
     history = call.services.history
     more: dict[str, Any] = {**chosen, "before": before, "limit": asked.limit + 1}

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from enisle.api import schemas
+from enisle.api import forms, schemas
 from enisle.api.services import Json
 from enisle.api.shapes import failure_json
 from enisle.api.table import Answer, Call
@@ -15,7 +15,7 @@ OUTCOME = tuple(field.name for field in msgspec.structs.fields(schemas.CallOutco
 
 async def submit(call: Call) -> Answer:
     """Answer with the outcome if it comes in time, else with 202 and where it will be."""
-    body: schemas.CallRequest = call.body
+    body: forms.CallRequest = call.body
     arguments = {name: value for name, value in msgspec.structs.asdict(body).items() if value}
     identity, outcome = await call.services.calls.run(arguments, call.principal.tenant, call.key, call.query.wait)
     return Answer(call_json(identity, outcome), 200 if outcome else 202, {"Location": f"/v1/calls/{identity}"})

@@ -4,7 +4,7 @@ These change no record and are no tasks: they go to the command's host as questi
 somebody types. What is typed is not written down anywhere.
 """
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.decode import read_body
 from enisle.api.on_tasks import find
 from enisle.api.shapes import is_of
@@ -21,13 +21,13 @@ async def glance(call: Call) -> str:
 
 
 async def take(call: Call) -> Answer:
-    asked: schemas.Input = call.query
+    asked: forms.Input = call.query
     content = await read_body(call.request, MAX_INPUT)
     operations = call.services.operations
     return Answer(await operations.task_input(await glance(call), asked.writer, asked.offset, content, asked.end))
 
 
 async def resize(call: Call) -> Answer:
-    size: schemas.TerminalSize = call.body
+    size: forms.TerminalSize = call.body
     await call.services.operations.resize_terminal(await glance(call), size.rows, size.columns)
     return Answer(None, 204)

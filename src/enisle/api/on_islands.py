@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.cursors import page_of
 from enisle.api.decode import read_body
 from enisle.api.on_tasks import submitted
@@ -27,7 +27,7 @@ def given(body: msgspec.Struct, *without: str) -> dict[str, Any]:
 
 
 async def create(call: Call) -> Answer:
-    body: schemas.IslandRequest = call.body
+    body: forms.IslandRequest = call.body
     spec = call.services.island_spec(**given(body, "if_blocked"))
     return await submitted(call, await call.services.operations.create_island(spec, *_who(call), key=call.key))
 
@@ -38,7 +38,7 @@ async def index(call: Call) -> Answer:
 
 def chosen(call: Call, things: list[Json]) -> Answer:
     """Answer with the islands or machines that were asked for."""
-    asked: schemas.ThingFilter = call.query
+    asked: forms.ThingFilter = call.query
     fit = [one for one in things if asked.state in ("", one["state"]) and asked.host in ("", one["host"])]
     filters = f"things {call.principal.tenant} {asked.state} {asked.host}"
     return Answer(page_of(fit, filters, asked.limit, asked.cursor))
@@ -49,7 +49,7 @@ async def show(call: Call) -> Answer:
 
 
 async def run(call: Call) -> Answer:
-    body: schemas.ExecRequest = call.body
+    body: forms.ExecRequest = call.body
     try:
         stdin = base64.b64decode(body.stdin, validate=True)
     except ValueError:
@@ -85,7 +85,7 @@ async def remove(call: Call) -> Answer:
 
 async def write_file(call: Call) -> Answer:
     content = await read_body(call.request, MAX_FILE)
-    asked: schemas.FileWrite = call.query
+    asked: forms.FileWrite = call.query
     mode = int(asked.mode, 8) if asked.mode else None
     operations = call.services.operations
     task = await operations.write_file(call.path["name"], asked.path, content, mode, **_asked(call))

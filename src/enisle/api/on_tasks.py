@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.cursors import read_cursor, write_cursor
 from enisle.api.problems import Blocked
 from enisle.api.services import Json
@@ -18,7 +18,7 @@ DECISION_S = 3.0
 
 
 async def submit(call: Call) -> Answer:
-    body: schemas.TaskRequest = call.body
+    body: forms.TaskRequest = call.body
     known = {entry["name"] for entry in call.services.routines()}
     if body.routine not in known:
         same = sorted(name for name in known if name.partition("@")[0] == body.routine.partition("@")[0])
@@ -103,7 +103,7 @@ async def show(call: Call) -> Answer:
 
 
 async def index(call: Call) -> Answer:
-    asked: schemas.TaskFilter = call.query
+    asked: forms.TaskFilter = call.query
     filters = f"{call.principal.tenant} {asked.state} {asked.resource} {asked.routine}"
     before = read_cursor(filters, asked.cursor) if asked.cursor else None
     tenant, view = call.principal.tenant, call.services.view
@@ -120,7 +120,7 @@ def _place(task: Task) -> tuple[float, str]:
     return task.submitted, task.id
 
 
-async def _kept(call: Call, asked: schemas.TaskFilter, before: tuple[float, str] | None) -> Sequence[Task]:
+async def _kept(call: Call, asked: forms.TaskFilter, before: tuple[float, str] | None) -> Sequence[Task]:
     if asked.state and asked.state not in ENDED:
         return []
     history, tenant = call.services.history, call.principal.tenant
@@ -131,7 +131,7 @@ async def _kept(call: Call, asked: schemas.TaskFilter, before: tuple[float, str]
     )
 
 
-def _matches(task: Task, asked: schemas.TaskFilter) -> bool:
+def _matches(task: Task, asked: forms.TaskFilter) -> bool:
     if asked.state and task.state != asked.state:
         return False
     if asked.routine and task.routine != asked.routine and task.routine.partition("@")[0] != asked.routine:

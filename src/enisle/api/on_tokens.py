@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.auth import COOKIE
 from enisle.api.codes import use_code
 from enisle.api.problems import HttpProblem, encode
@@ -15,7 +15,7 @@ from enisle.api.tokens import SESSION_S
 
 
 async def create(call: Call) -> Answer:
-    asked: schemas.TokenRequest = call.body
+    asked: forms.TokenRequest = call.body
     book = call.services.book
     await book.sweep()
     record, secret = await book.create(

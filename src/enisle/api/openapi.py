@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 import enisle
-from enisle.api import schemas
+from enisle.api import forms, schemas
 from enisle.api.lines import LINES
 from enisle.api.problems import MEDIA_TYPE
 from enisle.api.table import OPEN, Line
@@ -76,7 +76,7 @@ def _operation(line: Line) -> dict[str, Any]:
             "required": True,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
-    elif line.body is not None and issubclass(line.body, schemas.Asked):
+    elif line.body is not None and issubclass(line.body, forms.Asked):
         needed = any(field.required for field in msgspec.structs.fields(line.body))
         content = {"application/json": {"schema": {"$ref": REFERENCE.format(name=line.body.__name__)}}}
         told["requestBody"] = {"required": needed, "content": content}

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from enisle.api import schemas
+from enisle.api import forms, schemas
 from enisle.api.follow import Follower
 from enisle.api.paths import TENANTS
 from enisle.api.problems import encode
@@ -81,8 +81,8 @@ class Line:
     scope: str
     answer: Any = None
     status: int = 200
-    query: type[schemas.Asked] = schemas.NoQuery
-    body: type[schemas.Asked] | type[bytes] | None = None
+    query: type[forms.Asked] = forms.NoQuery
+    body: type[forms.Asked] | type[bytes] | None = None
     keyed: bool = False
     """Whether it takes an Idempotency-Key."""
     also: tuple[str, ...] = ()
@@ -98,8 +98,8 @@ class Line:
         return self.method != "GET"
 
     @property
-    def further(self) -> tuple[type[schemas.Asked], ...]:
+    def further(self) -> tuple[type[forms.Asked], ...]:
         """The parameters that many lines have."""
-        within = schemas.InTenants if self.anywhere or not self.changes else schemas.InTenant
+        within = forms.InTenants if self.anywhere or not self.changes else forms.InTenant
         tenants = (within,) if self.path.startswith(TENANTS) else ()
-        return (*tenants, schemas.Waiting) if self.answer is schemas.Task and self.changes else tenants
+        return (*tenants, forms.Waiting) if self.answer is schemas.Task and self.changes else tenants

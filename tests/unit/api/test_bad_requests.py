@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from api_parts import Platform
-from enisle.api import schemas
+from enisle.api import forms
 from enisle.api.cursors import read_cursor, write_cursor
 from enisle.api.decode import decode_json
 from enisle.api.lines import LINES
@@ -177,7 +177,7 @@ def test_a_defect_of_ours_is_told_without_its_traceback_and_logged_with_it(
 
 
 STRUCTURES = sorted(
-    {line.body for line in LINES if line.body and issubclass(line.body, schemas.Asked)}, key=lambda kind: kind.__name__
+    {line.body for line in LINES if line.body and issubclass(line.body, forms.Asked)}, key=lambda kind: kind.__name__
 )
 ANYTHING = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=20),
@@ -197,7 +197,7 @@ def test_any_body_is_read_or_refused(kind: type, value: Any) -> None:
 @given(raw=some.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
-        assert decode_json(raw, schemas.TaskRequest).routine is not None
+        assert decode_json(raw, forms.TaskRequest).routine is not None
 
 
 @given(
