@@ -13,7 +13,7 @@ from console_fake import CONSOLE, Fake, host, island, output, problem, task
 from console_pages import REFUSALS, Session, chromium, page_of, session_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
-BUDGET = 100_000
+BUDGET, PAINT_MS = 100_000, 300
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -51,6 +51,17 @@ def test_the_console_is_small_and_needs_nothing_from_elsewhere() -> None:
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text), path
     assert not re.search(r"\son\w+=|\sstyle=|<script>", (CONSOLE / "index.html").read_text())
+
+
+def test_the_first_paint_comes_within_300_ms(browser: Browser, fake: Fake) -> None:
+    """With a cold cache and a hundred islands; the best of five, since other tests run beside it."""
+    fake.put_all("island", {f"i{number}": island(f"i{number}") for number in range(100)})
+    paints: list[float] = []
+    while len(paints) < 5 and min(paints, default=1000) >= PAINT_MS:
+        with page_of(browser, fake.url) as page:
+            page.wait_for_selector("[role=row][data-resource]")
+            paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    assert min(paints) < PAINT_MS, paints
 
 
 def test_every_module_that_is_imported_is_there() -> None:

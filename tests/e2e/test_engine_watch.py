@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from enisle.tasks import PROGRESS, Conflict, Engine, JetStream
+from enisle.tasks.requests import Requests
 
 KEYS, UPDATES = 100, 3_000
 
@@ -76,3 +77,19 @@ def test_a_key_the_engine_has_forgotten_begins_again_and_the_old_end_is_no_revis
 
     with Engine(tmp_path / "engine") as engine:
         asyncio.run(check(engine))
+
+
+def test_whoever_asks_at_once_after_subscribing_is_answered(engine: Engine) -> None:
+    """The client writes a flush's ping ahead of subscriptions that wait to be sent: a flush proves nothing."""
+
+    async def check() -> None:
+        async with JetStream(engine.url) as store:
+            for _ in range(200):
+                requests = Requests(store._client, 1.0)  # pyright: ignore
+                await requests.open()
+                await store._client.flush()  # pyright: ignore
+                assert b"account_info" in await requests.ask("$JS.API.INFO", b"")
+            first = store.watch("nothing.")
+            assert await asyncio.wait_for(anext(first), 2) is None
+
+    asyncio.run(check())
