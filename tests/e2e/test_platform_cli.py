@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -304,6 +305,22 @@ def test_another_tenants_island_is_not_there(platform: Up, web: str) -> None:
         assert refused.returncode == 3, (verb, refused.stderr)
         assert len(refused.stderr.splitlines()) == 3
     assert platform.enisle("island", "exec", "--no-stdin", web, "--", "true", **own).returncode == 3
+
+
+def test_an_administrator_acts_in_a_tenant_and_finds_who_did_what(platform: Up, web: str) -> None:
+    nap = ("task", "submit", "platform.sleep@1", "seconds=60.0", "--no-wait", "-q")
+    task = platform.ok("--tenant", "elsewhere", *nap).strip()
+    assert platform.enisle("task", "show", task).returncode == 3
+    assert [web, "default"] in [row[:2] for row in lines(platform.ok("--tenant", "*", "island", "ls"))]
+    platform.ok("--tenant", "*", "task", "cancel", "--why", "it sleeps", task)
+    found = lines(platform.ok("--tenant", "elsewhere", "audit"))
+    told = [("cancel", "local", "elsewhere", "127.0.0.1"), ("submit", "local", "elsewhere", "127.0.0.1")]
+    assert [tuple(row[1:5]) for row in found] == told
+    assert [row[6] for row in found] == ["it sleeps", "-"]
+    history = sqlite3.connect(platform.state / "history.db")
+    wait_until(lambda: history.execute("SELECT 1 FROM audit WHERE value LIKE ?", (f"%{task}%",)).fetchone())
+    history.close()
+    assert lines(platform.ok("--tenant", "elsewhere", "audit")) == found  # each once, wherever it is kept by now
 
 
 def test_contexts_are_kept_and_a_token_is_nobody_elses_to_read(platform: Up) -> None:
