@@ -209,7 +209,7 @@ class FastLane:
         try:
             value: Value = json.loads(message.data)
             outcome, run = read_outcome(value), str(value["run"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # no worker of ours wrote that
         self._count(call, run, outcome)
         for future in self._waiting.get(call, ()):
