@@ -204,6 +204,8 @@ def install() -> None:
                 "processors_of": lambda processors, nodes: ((1 << processors) - 1,),  # nobody asks for nodes here
             },
         ),
+        ("enisle.kernel.calls", {}),
+        ("enisle.kernel.proc", {}),
     ):
         module = ModuleType(name)
         module.__path__ = [f"{os.path.dirname(__file__)}/unit"]  # a directory without modules
