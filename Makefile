@@ -3,7 +3,7 @@ BIN := .venv/bin
 SOURCES := src tests bench examples
 SOAKED := tests/unit/machine/test_replicas_random.py tests/machine tests/conformance/test_nodes.py tests/e2e/test_introspect.py tests/unit/introspect/test_windows.py \
 	tests/e2e/test_engine_power.py tests/e2e/test_engine_cluster.py tests/e2e/test_engine_cluster_platform.py tests/e2e/test_engine_foreign.py \
-	tests/e2e/test_tasks_faults.py tests/e2e/test_tasks_fastlane.py tests/e2e/test_api_events.py tests/e2e/test_api_description.py
+	tests/e2e/test_tasks.py tests/e2e/test_tasks_faults.py tests/e2e/test_tasks_fastlane.py tests/e2e/test_api_events.py tests/e2e/test_api_description.py
 
 .PHONY: run test check bench soak kernels clean
 

@@ -36,6 +36,10 @@ from store_contract import CONTRACT
 
 AGENT = Path(__file__).parents[1] / "task_agent.py"
 ISLAND = (Resource("island", "a"),)
+SOAK = bool(os.environ.get("ENISLE_SOAK"))
+TIMES = 20 if SOAK else 1
+AT_MOST_S = 5 if SOAK else 8
+"""From the death of a host to the start of its task elsewhere: promised is 5 s, and this machine does more besides."""
 
 
 @pytest.fixture
@@ -165,22 +169,29 @@ async def steps_of(tmp_path: Path, host: str, count: int) -> list[tuple[str, flo
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("_again", range(TIMES))
 def test_a_killed_hosts_task_runs_elsewhere_and_a_pinned_one_goes_on_when_it_is_back(
-    engine: Engine, tmp_path: Path
+    engine: Engine, tmp_path: Path, _again: int
 ) -> None:
     async def check() -> None:
         async with platform(engine, tmp_path) as (tasks, _):
-            agent = start_agent(engine, tmp_path, "h1")
+            agent = other = start_agent(engine, tmp_path, "h1")
             try:
                 free = await tasks.submit(Request("test.steps@1", {"count": 20, "seconds": 0.2}, ISLAND))
                 pinned = await tasks.submit(
                     Request("test.steps@1", {"count": 10, "seconds": 0.2}, (), host="h1", placement=PINNED)
                 )
-                await steps_of(tmp_path, "h1", 8)
-                agent.kill()
-                agent.wait()
-                before = await steps_of(tmp_path, "h1", 8)
+                await steps_of(tmp_path, "h1", 1)
                 other = start_agent(engine, tmp_path, "h2")
+                await steps_of(tmp_path, "h1", 14)
+                agent.kill()
+                killed = time.time()
+                agent.wait()
+                async with asyncio.timeout(AT_MOST_S):
+                    async for now in tasks.follow(pinned.id):
+                        if now.state is State.INTERRUPTED:
+                            break
+                assert (await steps_of(tmp_path, "h2", 1))[0][1] - killed < AT_MOST_S
                 end = await tasks.wait(free.id, 20)
                 assert (end.state, end.host, end.attempt) == (State.DONE, "h2", 2)
                 assert len(await steps_of(tmp_path, "h2", 20)) == 20
@@ -191,18 +202,17 @@ def test_a_killed_hosts_task_runs_elsewhere_and_a_pinned_one_goes_on_when_it_is_
                 mine = [step for step, _ in await steps_of(tmp_path, "h1", 8) if step.startswith(pinned.id)]
                 assert len(mine) - len(set(mine)) <= 1, "a step that was done was done again"
                 assert len(set(mine)) == 10
-                assert before
-                other.kill()
-                other.wait()
             finally:
-                agent.kill()
-                agent.wait()
+                for one in (agent, other):
+                    one.kill()
+                    one.wait()
 
     asyncio.run(check())
 
 
 @pytest.mark.timeout(60)
-def test_a_stopped_agent_finds_its_work_taken_and_adds_nothing(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("_again", range(TIMES))
+def test_a_stopped_agent_finds_its_work_taken_and_adds_nothing(engine: Engine, tmp_path: Path, _again: int) -> None:
     """SIGSTOP longer than the lease: what wakes up then must not begin another step."""
 
     async def check() -> None:
