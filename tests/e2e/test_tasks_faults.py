@@ -9,10 +9,12 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,8 @@ from enisle.tasks import (
 HERE = Path(__file__).parents[1]
 SOAK = bool(os.environ.get("ENISLE_SOAK"))
 Process = subprocess.Popen[bytes]
+CUT_OFF = ("h1", "h3", "h4")
+"""Hosts behind the wire that is cut."""
 
 
 @pytest.fixture
@@ -228,33 +232,42 @@ def test_forty_queued_tasks_survive_their_dispatcher_and_two_that_both_lead_brea
     asyncio.run(check())
 
 
+async def wait_in_turn(parts: Platform) -> tuple[float, float, float]:
+    """Let one task wait for another; return how soon it was told, a third began elsewhere, and it began itself."""
+    now, name = parts.view.tasks, str(len(parts.view.tasks))
+    running = Request("test.steps@1", {"count": 4, "seconds": 0.1}, (Resource("island", name),))
+    first = await parts.tasks.submit(running)
+    await parts.until(lambda: first.id in parts.view.progress)
+    begin = time.monotonic()
+    second = await parts.tasks.submit(hold(0.0, name))
+    await parts.until(lambda: (one := now.get(second.id)) and one.blocked)
+    told = time.monotonic() - begin
+    blocked = now[second.id].blocked
+    assert blocked
+    assert blocked.by == first.id
+    assert parts.view.progress[first.id]["fraction"] > 0
+    begin = time.monotonic()
+    third = await parts.tasks.submit(hold(0.0, f"{name}-other"))
+    await parts.until(lambda: (one := now.get(third.id)) and one.started)
+    elsewhere = time.monotonic() - begin
+    refused = await parts.tasks.wait((await parts.tasks.submit(hold(0.0, name, if_blocked=FAIL))).id, 10)
+    assert refused.failure
+    assert refused.failure.why == f"task {first.id} holds it"
+    ends = [await parts.tasks.wait(task.id, 20) for task in (first, second)]
+    return told, elsewhere, ends[1].started - ends[0].finished
+
+
 @pytest.mark.timeout(60)
 def test_who_waits_is_told_by_whom_at_once_and_starts_as_soon_as_it_may(engine: Engine, tmp_path: Path) -> None:
-    """Bounds are wide for a busy machine (1 s; promised are 100 and 200 ms); the order of events is exact."""
+    """Told within 100 ms, a third unaffected within 100 ms, started 200 ms after the unblocking: as medians."""
 
     async def check() -> None:
         async with platform(engine, tmp_path, "d1", "h1") as parts:
-            now = parts.view.tasks
-            warm = await parts.tasks.submit(hold(0.0, "w"))
-            await parts.tasks.wait(warm.id, 20)
-            first = await parts.tasks.submit(
-                Request("test.steps@1", {"count": 15, "seconds": 0.1}, (Resource("island", "a"),))
-            )
-            await parts.until(lambda: first.id in parts.view.progress)
-            second = await parts.tasks.submit(hold(0.0, "a"))
-            assert await parts.until(lambda: (one := now.get(second.id)) and one.blocked) < 1
-            blocked = now[second.id].blocked
-            assert blocked
-            assert blocked.by == first.id
-            assert parts.view.progress[first.id]["fraction"] > 0
-            third = await parts.tasks.submit(hold(0.0, "b"))
-            assert await parts.until(lambda: (one := now.get(third.id)) and one.state is State.DONE) < 1
-            refused = await parts.tasks.wait((await parts.tasks.submit(hold(0.0, "a", if_blocked=FAIL))).id, 10)
-            assert refused.failure
-            assert refused.failure.why == f"task {first.id} holds it"
-            assert now[first.id].state is State.RUNNING
-            ends = [await parts.tasks.wait(task.id, 20) for task in (first, second)]
-            assert 0 <= ends[1].started - ends[0].finished < 1
+            await parts.tasks.wait((await parts.tasks.submit(hold(0.0, "w"))).id, 20)
+            tries = [await wait_in_turn(parts) for _ in range(20 if SOAK else 5)]
+            told, elsewhere, started = (statistics.median(one) for one in zip(*tries, strict=True))
+            assert (told <= 0.1, elsewhere <= 0.1, started <= 0.2) == (True, True, True), tries
+            assert min(one for _, _, one in tries) >= 0
 
     asyncio.run(check())
 
@@ -303,9 +316,18 @@ def namespace() -> Iterator[tuple[str, str, str]]:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-async def cut_off(parts: Platform, wire: str) -> None:
-    """Cut the wire of h1 under a task: h2 begins after h1 has stopped, and h1 knows it when it is back."""
-    await parts.until(lambda: set(parts.view.hosts) == {"h1", "h2"})
+def tidied_up(parts: Platform, task: str) -> bool:
+    """Whether h1 has dropped what it knew of a task that it lost."""
+    with contextlib.closing(sqlite3.connect(parts.path / "h1.db")) as journal:
+        return not journal.execute("SELECT 1 FROM runs WHERE task = ?", (task,)).fetchall()
+
+
+async def cut_off(parts: Platform, wire: str) -> list[float]:
+    """Cut the wire of all but h2, and of h1 under a task: h2 begins after h1 has stopped, and h1 knows it when back.
+
+    Return how long after the healing each was back, and h1 had tidied up.
+    """
+    await parts.until(lambda: set(parts.view.hosts) == {"h2", *CUT_OFF})
     request = Request("test.steps@1", {"count": 40, "seconds": 0.2}, (Resource("island", "a"),), host="h1")
     task = await parts.tasks.submit(request)
 
@@ -313,37 +335,50 @@ async def cut_off(parts: Platform, wire: str) -> None:
         return [float(line[1]) for line in parts.log(host) if task.id in line[0]]
 
     await parts.until(lambda: len(begun("h1")) >= 3)
+    assert not tidied_up(parts, task.id)
     subprocess.run(["ip", "link", "set", wire, "down"], check=True)
     try:
         await parts.until(lambda: begun("h2"))
         await asyncio.sleep(1)
     finally:
         subprocess.run(["ip", "link", "set", wire, "up"], check=True)
-    assert await parts.until(lambda: "h1" in parts.view.hosts) < 15
+    healed = time.monotonic()
+
+    async def until_back(condition: Callable[[], bool]) -> float:
+        await parts.until(condition)
+        return time.monotonic() - healed
+
+    back = await asyncio.gather(
+        until_back(lambda: "h1" in parts.view.hosts and tidied_up(parts, task.id)),
+        *(until_back(lambda host=host: host in parts.view.hosts) for host in CUT_OFF),
+    )
     await asyncio.sleep(0.5)
     # A step lasts 0.2 s, so it ended at most that much after it began.
     assert min(begun("h2")) - (max(begun("h1")) + 0.2) >= 0.5
     await parts.tasks.cancel(task.id, "seen enough")
     assert (await parts.tasks.wait(task.id, 20)).state is State.CANCELLED
     assert not parts.view.locks
+    return back
 
 
 @pytest.mark.root
 @pytest.mark.network
 @pytest.mark.timeout(900 if SOAK else 90)
 def test_a_host_that_is_cut_off_stops_before_another_begins_and_tidies_up_when_it_is_back(tmp_path: Path) -> None:
-    """Both agents come in as admitted hosts, over TLS; one has its wire cut."""
+    """The agents come in as admitted hosts, over TLS; some have their wire cut. They are back within 5 s (median)."""
 
     async def check(name: str, wire: str, engine: Engine) -> None:
         async with platform(engine, tmp_path, "d1") as parts:
-            for host, program in (("h1", ("ip", "netns", "exec", name)), ("h2", ())):
+            for host in ("h2", *CUT_OFF):
+                program = ("ip", "netns", "exec", name) if host in CUT_OFF else ()
                 identity = new_identity()
                 admit_host(engine.directory, host, identity.public)
                 seed = tmp_path / f"{host}.seed"
                 seed.write_text(identity.seed)
                 parts.start(host, str(seed), str(engine.address.ca), program=program)
             for _ in range(20 if SOAK else 1):
-                await cut_off(parts, wire)
+                back = await cut_off(parts, wire)
+                assert statistics.median(back) <= 5, back
 
     with namespace() as (name, wire, address), Engine(tmp_path / "engine", listen=address) as engine:
         asyncio.run(check(name, wire, engine))
