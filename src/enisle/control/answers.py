@@ -14,7 +14,7 @@ from enisle.control.hosting import Hosting
 from enisle.control.keeper_client import KeeperClient, KeeperGone
 from enisle.control.specs import require_name
 from enisle.control.wire import Json
-from enisle.errors import EnisleError, NotFound, StateError
+from enisle.errors import EnisleError, HostError, NotFound, StateError
 from enisle.tasks import require_token
 
 MAX_WAIT_S = 25.0
@@ -63,6 +63,8 @@ class Answers:
         try:
             return await client.ask("input", base64.b64decode(asked.get("data") or ""), task=task, **words)
         except KeeperGone as gone:
+            if client.alive:
+                raise HostError(f"the island {client.name} is asked too much at once", "", "ask again") from None
             raise StateError("the command takes no input", gone.message, gone.hint) from None
 
     async def log(self, asked: Json) -> Json:

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from enisle.control.shown import Json, duplicate_notes, host_json, island_json, vm_json
 from enisle.errors import NotFound, StateError
-from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Silent, State, Task
+from enisle.tasks import ENDED, EVERY, Lock, Questions, Resource, Silent, Task
 
 LONGEST_WAIT_S = 20.0
 SIGHT_S = 0.5
 AGENT_LOOK_S = 0.25
+SHORT_S, LONG_S = 0.02, 0.2
+"""Between looks at a command that has nothing to wait for yet."""
 MAX_READ = 512 << 10
 """Bytes of a file in one answer."""
 
@@ -142,15 +144,16 @@ class Looking:
 
     async def task_output(self, task: str, after: int = 0, wait_s: float = 0.0, tail: int = 0) -> Json:
         """Return what a task's command wrote, from piece `after` on or its last `tail` pieces; wait for some."""
-        deadline = time.monotonic() + min(max(0.0, wait_s), LONGEST_WAIT_S)
+        deadline, pause = time.monotonic() + min(max(0.0, wait_s), LONGEST_WAIT_S), SHORT_S
         while True:
             found = await self._task(task)
             left = max(0.0, deadline - time.monotonic())
             told = await self._output(found, after, left, tail)
             if told["chunks"] or told["ended"] or time.monotonic() >= deadline:
                 return told
-            # It has not begun, or has ended and its task is about to: neither takes long once the task runs.
-            await asyncio.sleep(min(0.02 if found.state == State.RUNNING else 0.1, max(0.01, left)))
+            # It has not begun, or has ended and its task is about to: neither takes long, most times.
+            await asyncio.sleep(min(pause, max(0.01, left)))
+            pause = min(LONG_S, 1.5 * pause)
 
     async def _task(self, identity: str) -> Task:
         """Return a task; one that was only just submitted may not be in sight yet."""

@@ -22,8 +22,8 @@ from enisle.tasks.names import require_token
 from enisle.tasks.store import Unavailable
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
-AT_ONCE = 128
-"""Questions a host answers at the same time; more are told to come again."""
+AT_ONCE = 512
+"""Questions a host answers at the same time, those that wait for output among them; more are told to come again."""
 MAX_ANSWER = 900 << 10
 """Below the engine's largest message."""
 NOBODY = "503"
@@ -113,7 +113,7 @@ class Questions:
         async def take(message: Msg) -> None:
             if len(self._answering) >= AT_ONCE:
                 busy = StateError(f"host {host} is busy", f"{AT_ONCE} questions are being answered", "ask again")
-                await self._answer(message, {"error": _described(busy)})
+                await self._answer(message, {"error": _described(busy) | {"silent": "busy"}})
                 return
             task = asyncio.create_task(self._work(message, handlers))
             self._answering.add(task)
@@ -158,6 +158,8 @@ def _result(answer: dict[str, Any]) -> Any:
     if "error" not in answer:
         return answer["ok"]
     told = answer["error"]
+    if told.get("silent"):
+        raise Silent(str(told.get("message")), str(told.get("why", "")), str(told.get("hint", "")))
     kind = getattr(errors, str(told.get("kind")), EnisleError)
     if not (isinstance(kind, type) and issubclass(kind, EnisleError)):
         kind = EnisleError
