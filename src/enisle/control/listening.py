@@ -38,7 +38,7 @@ def check_address(listen: str, port: int) -> None:
 def check_engine(urls: str) -> None:
     """Raises HostError when nobody listens at any of the URLs, InvalidRequest when one is none."""
     why = ""
-    for url in spread([urls]):
+    for url in (urls.partition(",")[0], *spread([urls])[1:]):  # the first says how all are spoken to
         scheme, host, port = _parsed(url)
         if not host or scheme not in ("nats", "tls"):
             raise InvalidRequest(
