@@ -124,8 +124,8 @@ def test_a_shell_at_a_terminal_is_left_and_come_back_to_while_parts_of_the_platf
     seen.expect(b"130\r\n")
     for part in ("control agent", "enisle.api"):
         os.kill(part_of(platform, part), signal.SIGKILL)
-        seen.type(b"echo af''ter\r")
-        seen.expect(b"after\r\n")
+    seen.type(b"echo af''ter; echo on''ce\r")
+    seen.expect(b"after\r\nonce\r\n")
     seen.type(b"exit 7\r")
     seen.wait_for(seen.has_ended)
     assert seen.takes_lines()
