@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 
 from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks.attempts import Batch, end
 from enisle.tasks.audit import EVERY, audit_record
 from enisle.tasks.names import require_token
 from enisle.tasks.picture import Picture
-from enisle.tasks.policy import Batch, end
 from enisle.tasks.records import Assignment, Failure, Lock, Resource, Task
 from enisle.tasks.states import ENDED, HOLDING, Event
 from enisle.tasks.store import Change, Conflict, Store, Value
@@ -49,12 +49,14 @@ class Operator:
     async def declare_dead(self, host: str, reason: str) -> Value:
         """Say that a host will never act again: what only it could do fails, and what it held is free.
 
-        Only who knows that it is off may say so: what runs there still would run twice. Raises StateError while it has
-        its lease, InvalidRequest without a reason.
+        Only who knows that it is off may say so: what runs there still would run twice. Raises NotFound for a host that
+        never came, StateError while it has its lease, InvalidRequest without a reason.
         """
         require_token("a host", host)
         reason = _needed(reason)
         lease = await self._store.get_leader(f"host.{host}")
+        if not lease.revision and (await self._store.get_leader(f"member.{host}")).value is None:
+            raise NotFound(f"there is no host {host}", "none of that name has joined", "`enisle host ls`")
         if lease.value is not None and not lease.value.get("left"):
             raise StateError(f"host {host} is not dead", "it has its lease", f"stop its agent first, or see {host} off")
         key = f"dead.{host}"

@@ -196,6 +196,9 @@ def test_a_host_is_declared_dead_only_when_it_is_silent() -> None:
         await until(lambda: dispatcher.picture.tasks.get(pinned.id, pinned).state is State.RUNNING)
         with pytest.raises(StateError, match="has its lease"):
             await tasks.declare_dead("h1", "burnt")
+        with pytest.raises(NotFound, match="there is no host h9"):
+            await tasks.declare_dead("h9", "burnt")
+        assert "dead.h9" not in store.entries
         await store.cas("host.h1", None, live)
         await tasks.declare_dead("h1", "burnt")
         await until(lambda: dispatcher.picture.tasks[pinned.id].state is State.FAILED)
