@@ -220,7 +220,7 @@ def test_an_administrator_acts_in_a_tenant_and_is_told_who_is_in_the_way(platfor
         told = [(one["action"], one["tenant"], one["reason"], one["address"]) for one in acts]
         assert told == [
             ("submit", MARK, "", "127.0.0.1"),
-            ("unlock", EVERY, "why", "127.0.0.1"),
+            ("unlock", MARK, "why", "127.0.0.1"),
             ("submit", MARK, "", "127.0.0.1"),
         ]
         assert (acts[0]["about"]["task"], acts[1]["about"]["tasks"]) == (made["id"], [runs])

@@ -10,8 +10,8 @@ from enisle.api.problems import Blocked
 from enisle.api.services import Json
 from enisle.api.shapes import is_of, progress_json, resource_json, seen, waiting_for
 from enisle.api.table import Answer, Call
-from enisle.errors import InvalidRequest, NotFound
-from enisle.tasks import ENDED, FAIL, Request, Resource, State, Task
+from enisle.errors import InvalidRequest, NotFound, StateError
+from enisle.tasks import ENDED, EVERY, FAIL, Request, Resource, State, Task
 
 DECISION_S = 3.0
 """How long an answer waits for the dispatcher's word on a task that will not wait itself."""
@@ -102,6 +102,14 @@ async def show(call: Call) -> Answer:
     return Answer(_seen(call, task))
 
 
+async def result(call: Call) -> Answer:
+    """Answer with what a task returned; a task's own JSON only names one that is large."""
+    task = await find(call, call.path["task"])
+    if task.state is not State.DONE:
+        raise StateError("the task has returned nothing", f"it is {task.state}", f"enisle task wait {task.id}")
+    return Answer({"result": await call.services.operations.whole(task.result)})
+
+
 async def index(call: Call) -> Answer:
     asked: forms.TaskFilter = call.query
     filters = f"{call.principal.tenant} {asked.state} {asked.resource} {asked.routine}"
@@ -173,6 +181,9 @@ async def unlock(call: Call) -> Answer:
     key = f"{kind}.{identity}"
     view = call.services.view
     holders: tuple[str, ...] = view.locks[key].holders if key in view.locks else ()
-    await call.tasks().unlock(kind, identity, call.body.reason)
+    owners = {task.tenant for one in holders if (task := view.tasks.get(one))}
+    principal = call.principal
+    tenant = owners.pop() if principal.tenant == EVERY and len(owners) == 1 else principal.tenant  # for the audit
+    await call.services.tasks(tenant, principal.actor).unlock(kind, identity, call.body.reason)
     freed: dict[str, Any] = resource_json(key, None, waiting_for(view).get(key, []))
     return Answer(freed | {"holders": [], "freed": list(holders)})
