@@ -13,7 +13,7 @@ from control_parts import Platform
 from enisle.control import call_work
 from enisle.control.calls import Calls
 from enisle.errors import NotFound
-from enisle.tasks import Engine, FastLane, JetStream, Outcome, Overloaded, Tasks
+from enisle.tasks import Engine, FastLane, JetStream, Outcome, Overloaded, Tasks, admit_host, new_identity
 
 NAP = {"argv": ["sh", "-c", "sleep 0.7; echo rested"], "timeout_s": 20}
 
@@ -114,7 +114,7 @@ async def a_host_that_is_killed_with_the_engine(platform: Hosts) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_drained_host_takes_no_calls_and_a_full_queue_refuses(
+def test_a_host_of_its_own_account_takes_no_calls_when_drained_and_a_full_queue_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_work, "LOOK_S", 0.1)
@@ -126,7 +126,10 @@ def test_a_drained_host_takes_no_calls_and_a_full_queue_refuses(
             async with JetStream(engine.url) as store, FastLane(store) as lane:
                 calls, small = Calls(lane), {"argv": ["true"], "memory": "64M"}
                 await store.cas("member.h1", {"host": "h1"}, 0)
-                working = asyncio.create_task(call_work.do_calls(engine.url, "h1", {}, lambda: may, 1))
+                who = new_identity()
+                admit_host(engine.directory, "h1", who.public)
+                own = {"seed": who.seed, "ca": engine.address.ca, "host": "h1"}
+                working = asyncio.create_task(call_work.do_calls(engine.hosts_url, "h1", own, lambda: may, 1))
                 try:
                     assert (await calls.run(small, "acme", wait_s=20))[1]
                     await Tasks(store).drain("h1", "so that a call waits")
