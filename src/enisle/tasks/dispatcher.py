@@ -14,16 +14,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from enisle.tasks.leases import ABANDONED_TTLS
 from enisle.tasks.picture import Picture
 from enisle.tasks.policy import Batch, plan
 from enisle.tasks.records import Assignment, Lock, Task
 from enisle.tasks.safety import Safety
+from enisle.tasks.silence import Silence
 from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Store, Unavailable, Value
 
 LEASE = "lease.dispatcher"
-LOSS_MARGIN_S = 1.0
-"""Added to a host's silence before it is lost: its agent has stopped every step by then."""
 TOGETHER = 16
 """Batches of one plan touch different keys, so several may be one commit."""
 FLIGHTS = 3
@@ -70,10 +68,7 @@ class Dispatcher:
         self.audits: dict[str, Value] = {}
         self._revisions: dict[str, int] = {}
         self._gone: deque[tuple[float, str, int]] = deque()
-        self._gone_since: dict[str, float] = {}
-        self._heard: dict[str, float] = {}
-        """When each host last renewed its lease."""
-        self._listened = 0.0
+        self._silence = Silence(ttl_s)
         self._busy: set[str] = set()
         self._flights: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
@@ -81,7 +76,6 @@ class Dispatcher:
         self._news = asyncio.Event()
         self._lease: Lease | None = None
         self._current = self._led = False
-        self._no_verdict_before = 0.0
         self._clock = time.time() - time.monotonic()  # a clock that is set while we run does not move deadlines
         self.conflicts = self.batches = self.commits = 0
 
@@ -127,20 +121,15 @@ class Dispatcher:
                 try:
                     self._lease = await self._store.lease(LEASE, {"dispatcher": self.name}, self._ttl_s)
                     if self._led:
-                        self._spare_hosts()
+                        self._silence.spare()
                     self._led = True
                     self.picture.mark_everything()
                     self._news.set()
                 except (Conflict, Unavailable):
                     pass
                 if time.monotonic() - begin > 1:
-                    self._spare_hosts()
+                    self._silence.spare()
             await asyncio.sleep(self._ttl_s / 10)
-
-    def _spare_hosts(self) -> None:
-        """The engine was away: hosts could not renew their leases either, so let them before one is lost."""
-        self._no_verdict_before = time.monotonic() + 2 * self._ttl_s
-        self._heard = dict.fromkeys(self._heard, time.monotonic())
 
     # ---- the picture -----------------------------------------------------------------------------------------------
 
@@ -160,7 +149,7 @@ class Dispatcher:
         self.picture, self._current = Picture(), False
         self.audits.clear()
         self._revisions.clear()
-        self._gone_since.clear()
+        self._silence.begin_anew()
 
     def learn(self, entry: Entry) -> None:
         """Take what is known of a key into the picture, unless that or something newer is."""
@@ -204,28 +193,15 @@ class Dispatcher:
                 del self._revisions[key]
 
     def _learn_host(self, host: str, lease: Value | None) -> None:
-        if lease is not None and not lease.get("left"):
-            self._heard[host] = time.monotonic()
-            self._gone_since.pop(host, None)
-        else:
-            self._heard.pop(host, None)
-            self._gone_since.setdefault(host, time.monotonic())
+        self._silence.hear(host, lease is not None and not lease.get("left"))
         self.picture.put_lease(host, lease)
 
     def _judge_hosts(self) -> None:
         """A host with orders but without a lease is lost once its agent must have stopped."""
-        now = time.monotonic()
-        if now < self._no_verdict_before:
-            return
-        if now - self._listened > ROUND_S:
-            self._listened = now
-            for host in list(self.picture.live):
-                # Its lease should have ended by itself; an engine that was killed has been seen to forget that.
-                if now - self._heard.setdefault(host, now) > ABANDONED_TTLS * self._ttl_s:
-                    self._learn_host(host, None)
-        for host in self.picture.working_hosts():
-            if host not in self.picture.live and now - self._gone_since.setdefault(host, now) >= LOSS_MARGIN_S:
-                self.picture.put_lost(host)
+        for host in self._silence.forgotten(list(self.picture.live)):
+            self._learn_host(host, None)
+        for host in self._silence.lost(set(self.picture.working_hosts()) - self.picture.live):
+            self.picture.put_lost(host)
 
     # ---- the work --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from enisle.tasks import FAIL, RETRYABLE, Dispatcher, Entry, Resource, State, Task, plan
-from enisle.tasks.policy import MAX_LOSSES
+from enisle.tasks.attempts import MAX_LOSSES
 from enisle.tasks.records import FAILED, FINISHED, STOPPED, Failure, Retry
 from memory_store import MemoryStore
 

@@ -50,7 +50,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("enisle.tasks.dispatcher.time", clock)
+    for module in ("dispatcher", "silence"):
+        monkeypatch.setattr(f"enisle.tasks.{module}.time", clock)
     return clock
 
 
@@ -173,7 +174,7 @@ def test_a_host_is_lost_a_second_after_its_lease_and_not_while_the_engine_was_aw
             assert (dispatcher.picture.lost == {"h1"}) is lost, later
         dispatcher.learn(Entry("host.h1", {"host": "h1"}, store.revision + 2))
         assert not dispatcher.picture.lost
-        dispatcher._spare_hosts()
+        dispatcher._silence.spare()
         dispatcher.learn(Entry("host.h1", None, store.revision + 3))
         for later, lost in ((5.9, False), (0.2, True)):
             clock.at += later

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enisle.tasks import ENDED, EXCLUSIVE, FAIL, PINNED, RETRYABLE, SHARED, WAIT, Picture, Resource, State, Task, plan
-from enisle.tasks.policy import Batch
+from enisle.tasks.attempts import Batch
 from enisle.tasks.records import FAILED, FINISHED, STOPPED, Assignment, Failure, Lock, Retry
 from enisle.tasks.states import HOLDING, LIFE, Event, after
 from enisle.tasks.store import Value
