@@ -204,7 +204,7 @@ class LaneWorker:
     async def _count(self, place: str) -> int:
         """Return how often a call was begun with this time, having told the engine.
 
-        The engine's own count of deliveries starts over when it is killed.
+        The engine's own count of deliveries may start over when it is killed.
         """
         subject = f"beg.{place}"
         while True:
