@@ -118,6 +118,13 @@ def test_tokens_are_made_and_revoked(client: Client) -> None:
     assert made.id not in [one.id for one in client.tokens.list()]
 
 
+def test_a_host_is_drained_and_given_work_again(client: Client) -> None:
+    assert client.hosts.drain("h1", "a new disk").state == "draining"
+    assert client.hosts.undrain("h1", "it is in").state == "live"
+    with pytest.raises(NotFound, match="no host h9"):
+        client.hosts.drain("h9", "it is not there")
+
+
 def test_events_are_an_iterator(client: Client) -> None:
     task = client.tasks.submit("platform.sleep@1", {"seconds": 0.0})
     seen: list[Event] = []

@@ -50,10 +50,10 @@ def questions_url(url: str) -> str:
     """
     named = parse_qs(url.rpartition("?")[2] if "?" in url else "").get("questions", ["questions"])[0]
     scheme, sign, rest = url.partition("://")
-    user, colon, address = rest.partition(":")
-    if not (state_directory(url) or "questions=" in url) or not colon or "@" in user:
+    user, at, servers = rest.partition("@")
+    if not (state_directory(url) or "questions=" in url) or not at:
         return url
-    return f"{scheme}{sign}{named}:{address}"
+    return f"{scheme}{sign}{named}:{user.partition(':')[2]}@{servers}"
 
 
 def spread(urls: Sequence[str]) -> list[str]:
