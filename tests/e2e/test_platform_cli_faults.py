@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -53,6 +54,28 @@ def test_every_process_killed_is_told_and_up_brings_all_back() -> None:
         assert platform.ok("down", "--islands").startswith("stopped the platform and its islands in ")
         assert wait_until(lambda: not platform.pids())
         assert platform.enisle("down").returncode == 4
+
+
+def test_a_store_that_is_gone_stops_every_change_and_harms_no_island() -> None:
+    """What runs is the truth: once its operator has accepted the loss, islands are there again as they were."""
+    with up() as platform:
+        platform.ok("island", "create", "--memory", "128M", "-q", "web")
+        platform.ok("island", "exec", "web", "--", "sh", "-c", "echo kept > /tmp/file")
+        keepers = {pid for pid, words in platform.pids().items() if " keeper " in words}
+        platform.ok("down")
+        shutil.rmtree(platform.state / "engine" / "store")
+        platform.ok("up", "-q")
+        for words in (("status",), ("island", "ls"), ("island", "create", "new"), ("island", "rm", "--force", "web")):
+            refused = platform.enisle(*words)
+            assert refused.returncode == 5
+            assert "the store is gone" in refused.stdout + refused.stderr
+        assert {pid for pid, words in platform.pids().items() if " keeper " in words} == keepers
+        assert platform.enisle("up", "--accept-store").returncode == 4
+        platform.ok("down")
+        platform.ok("up", "--accept-store", "-q")
+        wait_until(lambda: platform.enisle("island", "ls", "-q").stdout == "web\n")
+        assert platform.ok("island", "exec", "web", "--", "cat", "/tmp/file") == "kept\n"
+        assert {pid for pid, words in platform.pids().items() if " keeper " in words} == keepers
 
 
 @pytest.fixture
