@@ -222,6 +222,10 @@ class TaskList:
     def resources(self) -> Sequence[schemas.HeldResource]:
         return self._platform.ask("GET", "/v1/resources", schemas.ResourceList).items
 
+    def result(self, task: str) -> Any:
+        """Return what a task returned, whole; its `result` only names one that is large."""
+        return (self._platform.ask("GET", f"/v1/tasks/{task}/result", schemas.Whole)).result
+
     def unlock(self, kind: str, id: str, reason: str) -> schemas.Freed:
         """Unlock a resource, as an operator. Raises StateError when it is not locked."""
         path = f"/v1/resources/{kind}/{id}/unlock"
@@ -250,8 +254,9 @@ class VmList:
         """Submit `stop`, `pause`, `resume`, or `introspect` with its view."""
         return self._platform.ask("POST", f"/v1/vms/{name}/{action}", schemas.Task, new_key(), json=more)
 
-    def remove(self, name: str) -> schemas.Task:
-        return self._platform.ask("DELETE", f"/v1/vms/{name}", schemas.Task, new_key())
+    def remove(self, name: str, force: bool = False) -> schemas.Task:
+        query = {"force": str(force).lower()}
+        return self._platform.ask("DELETE", f"/v1/vms/{name}", schemas.Task, new_key(), params=query)
 
 
 class HostList:

@@ -227,6 +227,10 @@ class AsyncTaskList:
     async def resources(self) -> Sequence[schemas.HeldResource]:
         return (await self._platform.ask("GET", "/v1/resources", schemas.ResourceList)).items
 
+    async def result(self, task: str) -> Any:
+        """Return what a task returned, whole; its `result` only names one that is large."""
+        return (await self._platform.ask("GET", f"/v1/tasks/{task}/result", schemas.Whole)).result
+
     async def unlock(self, kind: str, id: str, reason: str) -> schemas.Freed:
         """Unlock a resource, as an operator. Raises StateError when it is not locked."""
         path = f"/v1/resources/{kind}/{id}/unlock"
@@ -255,8 +259,9 @@ class AsyncVmList:
         """Submit `stop`, `pause`, `resume`, or `introspect` with its view."""
         return await self._platform.ask("POST", f"/v1/vms/{name}/{action}", schemas.Task, new_key(), json=more)
 
-    async def remove(self, name: str) -> schemas.Task:
-        return await self._platform.ask("DELETE", f"/v1/vms/{name}", schemas.Task, new_key())
+    async def remove(self, name: str, force: bool = False) -> schemas.Task:
+        query = {"force": str(force).lower()}
+        return await self._platform.ask("DELETE", f"/v1/vms/{name}", schemas.Task, new_key(), params=query)
 
 
 class AsyncHostList:

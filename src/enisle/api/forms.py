@@ -254,6 +254,12 @@ class Nothing(Asked):
     """No words are needed."""
 
 
+class StopVm(Asked):
+    """How long the guest has to power off; 0: no time."""
+
+    timeout_s: Annotated[float, Meta(ge=0, le=300)] = 10.0
+
+
 class VmRequest(Asked):
     """A machine to be run: files are of its host."""
 

@@ -21,7 +21,7 @@ async def run(call: Call) -> Answer:
 
 
 async def stop(call: Call) -> Answer:
-    return await _do(call, "stop_vm")
+    return await _do(call, "stop_vm", timeout_s=call.body.timeout_s)
 
 
 async def pause(call: Call) -> Answer:
@@ -33,16 +33,16 @@ async def resume(call: Call) -> Answer:
 
 
 async def remove(call: Call) -> Answer:
-    return await _do(call, "remove_vm")
+    return await _do(call, "remove_vm", force=call.query.force)
 
 
 async def introspect(call: Call) -> Answer:
-    return await _do(call, "introspect_vm", call.body.view)
+    return await _do(call, "introspect_vm", view=call.body.view)
 
 
-async def _do(call: Call, operation: str, *words: str) -> Answer:
+async def _do(call: Call, operation: str, **more: Any) -> Answer:
     act = getattr(call.services.operations, operation)
-    return await submitted(call, await act(call.path["name"], *words, **_asked(call)))
+    return await submitted(call, await act(call.path["name"], **more, **_asked(call)))
 
 
 def _asked(call: Call) -> dict[str, Any]:

@@ -68,6 +68,12 @@ class Task(Struct):
     trace: str
 
 
+class Whole(Struct):
+    """What a task returned, however much."""
+
+    result: Any
+
+
 class TaskPage(Struct):
     """Tasks and the cursor of the next page."""
 

@@ -41,6 +41,10 @@ def introspect(options: Options) -> int:
         raise InvalidRequest(f"there is no view {view!r}", f"views: {', '.join(VIEWS)}", "enisle introspect --help")
     _check_words(options, view)
     try:
+        if options.context or options.url or options.tenant:
+            from enisle.cli.introspect_away import look_away
+
+            return look_away(target, view, options)
         return _look(target, view, options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -16,6 +16,7 @@ from enisle.cli.task_drawing import Json, short
 from enisle.errors import InvalidRequest
 
 HEAD = ("NAME", "STATE", "HOST", "AGE", "MEMORY", "PROCESSES", "TASK", "PROGRAM")
+PROCESSES = ("PID", "PPID", "STATE", "THREADS", "NAME")
 
 
 def island(options: PlatformOptions, door: Door) -> int:
@@ -31,6 +32,10 @@ def island(options: PlatformOptions, door: Door) -> int:
             return ls(options, door)
         case "island show":
             return show(options, door)
+        case "island ps":
+            return ps(options, door)
+        case "island stats":
+            return show(options, door, "/statistics")
         case "island logs":
             return logs(options, door)
         case "island start":
@@ -127,13 +132,28 @@ def row(found: Json, whole: bool) -> tuple[str, ...]:
     )
 
 
-def show(options: PlatformOptions, door: Door) -> int:
-    """Print all about an island."""
-    found = door.ask("GET", f"/v1/islands/{segment(one_word(options, 'island'), 'an island')}")
+def ps(options: PlatformOptions, door: Door) -> int:
+    """Print a line for each process of an island."""
+    items = door.ask("GET", f"/v1/islands/{_named(options)}/processes")["items"]
+    return say_list(options, PROCESSES, items, _process, "nothing runs on it", "pid")
+
+
+def _process(one: Json) -> tuple[str, ...]:
+    return tuple(plain(one.get(name, "-")) for name in ("pid", "ppid", "state", "threads", "name"))
+
+
+def _named(options: PlatformOptions) -> str:
+    return segment(one_word(options, "island"), "an island")
+
+
+def show(options: PlatformOptions, door: Door, what: str = "") -> int:
+    """Print all about an island, or what it has counted."""
+    name = _named(options)
+    found = door.ask("GET", f"/v1/islands/{name}{what}")
     if options.json:
         say_json(found)
     elif options.quiet:
-        say(f"{plain(found['name'])}\n")
+        say(f"{name}\n")
     else:
         say_about(found)
     return 0
@@ -141,7 +161,7 @@ def show(options: PlatformOptions, door: Door) -> int:
 
 def logs(options: PlatformOptions, door: Door) -> int:
     """Print what an island's own program wrote."""
-    name = segment(one_word(options, "island"), "an island")
+    name = _named(options)
     with interruptible(lambda: f"left the log of {name}"):
         show_log(door, f"/v1/islands/{name}/logs", options.tail, options.follow)
     return 0

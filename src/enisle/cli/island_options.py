@@ -75,6 +75,10 @@ ISLAND = {
     ),
     "ls": Verb("enisle island ls [OPTIONS]", "list islands", asking()),
     "show": Verb("enisle island show [OPTIONS] NAME", "tell about an island", asking(), most_words=1),
+    "ps": Verb("enisle island ps [OPTIONS] NAME", "list the processes of an island", asking(), most_words=1),
+    "stats": Verb(
+        "enisle island stats [OPTIONS] NAME", "tell what an island has counted since it started", asking(), most_words=1
+    ),
     "logs": Verb(
         "enisle island logs [OPTIONS] NAME",
         "print what an island's own program wrote",

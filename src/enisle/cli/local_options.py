@@ -1,6 +1,7 @@
 """The words of the verbs about this machine, but those of `run` and of `vm`."""
 
 from enisle.cli.grammar import DEBUG, HELP, Group, Option, Verb
+from enisle.cli.options import WHERE
 
 ISLANDS = """
 ISLAND is a name, an id or its beginning, or a process id, as `enisle ps` shows them.
@@ -112,6 +113,7 @@ INTROSPECT: tuple[Group, ...] = (
             HELP,
         ),
     ),
+    ("at a platform, when one of them is given", WHERE),
 )
 INTROSPECT_VIEWS = """
 TARGET is a running machine of `enisle vm`, what `enisle vm dump` saved, or an island.
@@ -127,6 +129,8 @@ views:
                   (of an island only these three: it has no Linux kernel inside)
   check           is the kernel as it should be (exits with 1 when not)
   watch FUNCTION  stop whenever it runs; sys:NAME is a system call
+At a platform TARGET is one of its machines; every view is a task there, but
+watch, and --baseline and the other options that views take are only here.
 
 examples:
   enisle introspect web-1 ps

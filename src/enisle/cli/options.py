@@ -26,6 +26,12 @@ examples:
 CONTEXT = Option("--context", "the platform to speak to, by its name (the current one)", "NAME", "")
 URL = Option("--url", "the platform to speak to, by its address (ENISLE_URL)", "URL", "")
 TENANT = Option("--tenant", "act in it, as an administrator; '*' looks at all (ENISLE_TENANT)", "TENANT", "")
+WHERE = (
+    Option("--context", "at the platform of that name", "NAME", ""),
+    Option("--url", "at the platform of that address", "URL", ""),
+    Option("--tenant", "at the current platform; in it, as an administrator", "TENANT", ""),
+)
+"""The same, of verbs that are about this machine as long as none of them is given."""
 ENISLE: tuple[Group, ...] = (
     ("options", (HELP, Option("--version", "show the version and exit"), CONTEXT, URL, TENANT, DEBUG)),
 )

@@ -8,6 +8,7 @@ loop owns it.
 import asyncio
 import base64
 import contextlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ MAX_TIMEOUT_S = 30 * 86400.0
 BEGINNING_S = 2.0
 """How long input waits for a command that was only just asked for."""
 CANCELLING_S = 30.0
-VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "check")
+VIEWS = ("facts", "ps", "lsmod", "syscalls", "idt", "msr", "creds", "locks", "maps", "wx", "hashes", "check")
 
 
 class Operations(Looking):
@@ -247,8 +248,8 @@ class Operations(Looking):
         )
         return await self._tasks(tenant, actor).submit(request)
 
-    async def stop_vm(self, name: str, **asked: Any) -> Task:
-        return await self._on_vm("vm.stop@1", name, {}, **asked)
+    async def stop_vm(self, name: str, timeout_s: float = 10.0, **asked: Any) -> Task:
+        return await self._on_vm("vm.stop@1", name, {"timeout_s": float(timeout_s)}, **asked)
 
     async def pause_vm(self, name: str, **asked: Any) -> Task:
         return await self._on_vm("vm.pause@1", name, {}, **asked)
@@ -256,8 +257,9 @@ class Operations(Looking):
     async def resume_vm(self, name: str, **asked: Any) -> Task:
         return await self._on_vm("vm.resume@1", name, {}, **asked)
 
-    async def remove_vm(self, name: str, **asked: Any) -> Task:
-        return await self._on_vm("vm.remove@1", name, {}, **asked)
+    async def remove_vm(self, name: str, force: bool = False, **asked: Any) -> Task:
+        """Forget a machine; one that runs only with `force`."""
+        return await self._on_vm("vm.remove@1", name, {"force": force}, **asked)
 
     async def introspect_vm(self, name: str, view: str, **asked: Any) -> Task:
         """Look into a machine's kernel from outside; the task's result has the rows."""
@@ -265,6 +267,12 @@ class Operations(Looking):
         if view not in VIEWS:
             raise InvalidRequest(f"there is no view {view!r:.60}", f"views: {', '.join(VIEWS)}", "")
         return await self._on_vm("introspect.look@1", name, {"view": view}, **asked)
+
+    async def whole(self, result: Any) -> Any:
+        """Return a task's result; one that is large was kept as an object. Raises NotFound when that is gone."""
+        if isinstance(result, dict) and set(result) == {"object", "size"}:  # pyright: ignore[reportUnknownArgumentType]
+            return json.loads(await self._objects.get(result))  # pyright: ignore[reportUnknownArgumentType]
+        return result  # pyright: ignore[reportUnknownVariableType]
 
     async def _on_vm(self, routine: str, name: str, more: Json, *, tenant: str, actor: str, key: str = "") -> Task:
         found = await self.vm(name, tenant)

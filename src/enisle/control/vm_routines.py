@@ -17,7 +17,7 @@ from enisle.control.hosting import Hosting
 from enisle.control.images import vm_configuration
 from enisle.control.island_routines import held
 from enisle.control.wire import Json, raised
-from enisle.errors import HostError, NotFound, StateError
+from enisle.errors import HostError, InvalidRequest, NotFound, StateError
 from enisle.tasks import EXCLUSIVE, Context, Routines
 
 LONGEST_S = 600.0
@@ -70,7 +70,8 @@ class VmRoutines:
 
     def add_to(self, routines: Routines) -> None:
         routines.add("vm.run@1", self.run, name=str, configuration=dict)
-        for name, body in (("stop", self.stop), ("pause", self.pause), ("resume", self.resume)):
+        routines.add("vm.stop@1", self.stop, vm=str, timeout_s=(float, False))
+        for name, body in (("pause", self.pause), ("resume", self.resume)):
             routines.add(f"vm.{name}@1", body, vm=str)
         routines.add("vm.remove@1", self.remove, vm=str, force=(bool, False))
         routines.add("introspect.look@1", self.look, vm=str, view=str)
@@ -126,7 +127,10 @@ class VmRoutines:
         context.put_record("vm", name, record | known | {"host": context.host, "notes": found.get("notes", [])})
 
     async def stop(self, context: Context) -> Json:
-        return await self._change(context, "stop", "asking the machine to end")
+        timeout_s = float(context.arguments.get("timeout_s", 10.0))
+        if not 0 <= timeout_s <= LONGEST_S / 2:
+            raise InvalidRequest(f"a machine cannot be given {timeout_s:g} seconds", "0 to 300", "10")
+        return await self._change(context, "stop", "asking the machine to end", timeout_s=timeout_s)
 
     async def pause(self, context: Context) -> Json:
         return await self._change(context, "pause", "pausing the machine")
@@ -134,11 +138,11 @@ class VmRoutines:
     async def resume(self, context: Context) -> Json:
         return await self._change(context, "resume", "resuming the machine")
 
-    async def _change(self, context: Context, action: str, phase: str) -> Json:
+    async def _change(self, context: Context, action: str, phase: str, **more: Any) -> Json:
         name = held(context, "vm", context.arguments["vm"], EXCLUSIVE)
         mark = self._require(name, context)
         context.progress(0.1, phase)
-        found: Json = await context.step(action, lambda: work(action, name=name))
+        found: Json = await context.step(action, lambda: work(action, name=name, **more))
         record = {**mark, **context.records.get(f"vm.{name}", {}), **found}
         self._record(context, name, record, record)
         await self._tell(name, record)

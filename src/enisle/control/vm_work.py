@@ -13,6 +13,8 @@ from enisle.errors import InvalidRequest, NotFound, StateError
 from enisle.linuxvm import VirtualMachine, VmConfig, parse_disk
 
 MAX_ROWS = 20_000
+KERNEL = "kernel"
+"""Whose mappings a guest's are, as in `enisle introspect`."""
 
 
 def main() -> int:
@@ -68,7 +70,8 @@ def stop(request: Json) -> Json:
     machine = VirtualMachine.find(request["name"])
     if machine.is_alive:
         try:
-            return {"state": "ended", "reason": machine.stop(float(request.get("timeout_s", 10.0)))}
+            timeout_s = float(request.get("timeout_s", 10.0))
+            return {"state": "ended", "reason": machine.stop(timeout_s, force=not timeout_s)}
         except StateError:
             pass  # just now
     return {"state": "ended", "reason": machine.reason()}
@@ -149,6 +152,14 @@ def _rows(session: Any, view: str) -> tuple[list[Any], list[str]]:
             return list(session.msrs()), []
         case "locks":
             return list(session.locks()), []
+        case "maps" | "wx":
+            seen = session.maps()
+            runs = [run for run in seen.runs if view == "maps" or (run.writable and run.executable)]
+            return [{"process": KERNEL} | run._asdict() for run in runs], [
+                "more page tables than are read"
+            ] * seen.truncated
+        case "hashes":
+            return [{"process": KERNEL} | code._asdict() for code in session.hashes()], []
         case "check":
             report = session.check(None)
             return [report], []
@@ -160,6 +171,8 @@ def _plain(record: Any) -> Any:
     """Return what JSON can hold of a record."""
     if hasattr(record, "_asdict"):
         return {name: _plain(value) for name, value in record._asdict().items()}
+    if isinstance(record, dict):
+        return record  # pyright: ignore[reportUnknownVariableType]
     if isinstance(record, (tuple, list)):
         return [_plain(value) for value in record]  # pyright: ignore[reportUnknownVariableType]
     return record if isinstance(record, (str, int, float, bool, type(None))) else str(record)
