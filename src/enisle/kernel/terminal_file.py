@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import stat
 from collections.abc import Sequence
 from errno import EINVAL, EIO, ENOTTY, EPERM
@@ -38,6 +39,7 @@ CHANGES = {
 }
 """Requests that a process in the background may not make."""
 PASSED_VALUES = frozenset({t.TCSBRK, t.TCSBRKP, t.TCXONC, t.TCFLSH, t.TIOCEXCL, t.TIOCNXCL})
+SETTLING = 100
 TYPED_AT_ONCE = 4096
 """More than a terminal's input queue takes (N_TTY_BUF_SIZE)."""
 SIGNAL_CHARACTERS = {t.VINTR: s.SIGINT, t.VQUIT: s.SIGQUIT, t.VSUSP: s.SIGTSTP}
@@ -96,24 +98,58 @@ class TerminalFile(OpenFile):
                 self.terminal.require_foreground(thread, s.SIGTTOU)
             return super().writev(thread, buffers)
         typed = gather([buffers[0][:TYPED_AT_ONCE]] if buffers else [])
-        written = os.write(self.fd, typed)
-        self._signal_for(typed[:written])
+        written = self._type(typed)
+        while 0 < written < len(typed) and (more := self._type_more(typed[written:])):
+            written += more
         return written
+
+    def _type_more(self, typed: bytes) -> int:
+        try:
+            return self._type(typed)
+        except BlockingIOError:
+            return 0
 
     def _modes(self) -> tuple[int, int, int, int, int, bytes]:
         return t.TERMIOS.unpack(fcntl.ioctl(self.fd, t.TCGETS, bytes(t.TERMIOS_SIZE)))
 
-    def _signal_for(self, typed: bytes) -> None:
-        """Send what the characters typed at the master side mean; the host has nobody to send it to."""
-        if not self.terminal.session:
-            return
+    def _type(self, typed: bytes) -> int:
+        """Hand on what is typed at the master side, up to a character that means a signal, and send that.
+
+        The host has nobody to send it to. It flushes the terminal for it, in a thread of its own, which is waited for:
+        the answer to a signal that overtakes it, a shell's new prompt, would be flushed too (n_tty.c, `isig`).
+        """
+        modes, meant = self._signal_characters() if self.terminal.session else (0, {})
+        ends = [typed.find(character) + 1 for character in meant]
+        written = os.write(self.fd, typed[: min((end for end in ends if end), default=len(typed))])
+        signo = meant.get(typed[written - 1 : written])
+        if signo:
+            self._settle(bool(modes & t.NOFLSH))
+            with self.terminal.kernel.lock:
+                self.terminal.signal(signo)
+        return written
+
+    def _signal_characters(self) -> tuple[int, dict[bytes, int]]:
         _, _, _, modes, _, characters = self._modes()
         if not modes & t.ISIG:
-            return
-        with self.terminal.kernel.lock:
-            for index, signo in SIGNAL_CHARACTERS.items():
-                if characters[index] and characters[index] in typed:
-                    self.terminal.signal(signo)
+            return modes, {}
+        places = [(characters[index : index + 1], signo) for index, signo in SIGNAL_CHARACTERS.items()]
+        return modes, {character: signo for character, signo in places if character != b"\0"}
+
+    def _settle(self, keeps: bool) -> None:
+        """Return when nothing is left to read at the other side: `n_tty_poll` waits for the host's thread first."""
+        try:
+            peer = fcntl.ioctl(self.fd, t.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return  # the other side is locked, or hung up
+        try:
+            waiting = select.poll()
+            waiting.register(peer, select.POLLIN)
+            for _ in range(SETTLING):
+                if not waiting.poll(0) or keeps:
+                    return
+                fcntl.ioctl(peer, t.TCFLSH, t.TCIFLUSH)  # typed before the signal: the host flushes it, too
+        finally:
+            os.close(peer)
 
     # ---- ioctl -----------------------------------------------------------------------------------------------------
 
