@@ -220,7 +220,12 @@ class Fake:
             return _refuse(*problem(401, "this needs a token", "none was given"))
         if self.stalled:
             return _refuse(
-                *problem(503, "the platform is in safe mode", "its store was damaged", "`enisle up --accept-store`")
+                *problem(
+                    503,
+                    "the platform is in safe mode",
+                    "its store was damaged",
+                    "`enisle down; enisle up --accept-store`",
+                )
             )
         if "tenant" in request.query_params and not self.administrator:
             return _refuse(*problem(403, "another tenant needs the scope admin"))

@@ -133,7 +133,7 @@ def test_a_broken_stream_is_told_and_resumed_where_it_ended(fake: Fake, pages: t
     fake.cut()
     expect(page.locator("#banner")).to_contain_text("Reconnecting")
     expect(page.locator("#banner")).to_contain_text("the platform is in safe mode")
-    expect(page.locator("#banner code")).to_have_text("enisle up --accept-store")
+    expect(page.locator("#banner code")).to_have_text("enisle down; enisle up --accept-store")
     fake.put("island", "meanwhile", island("meanwhile"))
     mark = f"{fake.epoch}-{fake.revision - 1}"
     fake.stalled = False

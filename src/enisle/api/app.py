@@ -76,7 +76,9 @@ class Operations:
         services = self._services
         principal = NOBODY if line.scope == OPEN else await services.guard.require(request, line.scope)
         if line.scope != OPEN and (trouble := services.safe_mode()):
-            raise HostError("the platform is in safe mode", trouble, "`enisle up --accept-store` when it may go on")
+            raise HostError(
+                "the platform is in safe mode", trouble, "`enisle down; enisle up --accept-store`, if it may go on"
+            )
         path = {name: read_name(f"the {name}", value) for name, value in request.path_params.items()}
         if forms.InTenant in line.further and request.query_params.get("tenant") == EVERY:
             raise SchemaError("this needs one tenant", "* is every one", "name it: --tenant NAME, ?tenant=NAME")
