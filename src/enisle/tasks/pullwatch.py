@@ -6,6 +6,7 @@ the last revision seen; after a longer silence it tells everything again, since 
 """
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -22,7 +23,8 @@ from enisle.tasks.store import Entry, Unavailable, Value
 
 HEARTBEAT, HEARTBEAT_S = "100", 0.5
 SILENCE_S = 1.2
-PULL = 256
+PULL = 128
+"""How many messages are asked for at a time; the next are asked for while the last half of these comes."""
 EXPIRES_S = 30
 FORGOTTEN_S = 30.0
 """A silence after which deletions may have been missed: half of what the engine remembers them."""
@@ -109,21 +111,17 @@ class PullWatch:
         try:
             left = 0
             while True:
-                if not left:
+                if left <= PULL // 2:
                     await self._client.publish(
                         f"{self._api}CONSUMER.MSG.NEXT.{self._stream}.{consumer}", json.dumps(ask).encode(), reply=inbox
                     )
-                    left = PULL
-                try:
-                    async with asyncio.timeout(SILENCE_S):
-                        message = await messages.get()
-                except TimeoutError as error:
-                    raise Silent from error
+                    left += PULL
+                message = await _next(messages)
                 status = (message.headers or {}).get("Status")
                 if status == HEARTBEAT:
                     yield None
                 elif status in ("408", "404"):
-                    left = 0
+                    left = max(0, left - int((message.headers or {}).get("Nats-Pending-Messages", left)))
                 elif status:
                     raise Silent(status)
                 else:
@@ -142,6 +140,17 @@ class PullWatch:
         value = None if gone else value
         when = int(tokens[-2 if len(tokens) == 9 else -3]) / 1e9
         return Entry(message.subject.removeprefix(self._root), value, revision, current=not pending, time=when)
+
+
+async def _next(messages: "asyncio.Queue[Msg]") -> Msg:
+    """Raises Silent."""
+    with contextlib.suppress(asyncio.QueueEmpty):  # much is told at once: a timeout for each would cost as much again
+        return messages.get_nowait()
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await messages.get()
+    except TimeoutError as error:
+        raise Silent from error
 
 
 async def _quietly(action: Any) -> None:
