@@ -77,7 +77,7 @@ def test_a_host_joins_by_the_accounts_that_are_printed_for_it(tmp_path: Path) ->
         url = json.loads(platform.ok("status", "--json"))["url"]
         token = platform.ok("token", "new", "j", "--scope", "join", "-q").strip()
         refused = host.enisle("join", url, "--name", "two", ENISLE_TOKEN=token)
-        assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 3)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 3), refused.stderr
         (named,) = re.findall(r"`enisle (host permissions two=U[A-Z2-7]{55})`", refused.stderr)
         at_the_servers = ("join", url, "--nats", f"nats://127.0.0.1:{engine.port}", "--name", "two", "--detach")
         stranger = host.enisle(*at_the_servers)
