@@ -1,1 +1,4 @@
-"""The system calls, a module a subject; `enisle.kernel.handlers` says which module serves which and imports it when it is first needed."""
+"""The system calls, a module a subject.
+
+`enisle.kernel.handlers` says which module serves which call and imports it when the call first comes.
+"""

@@ -1,1 +1,1 @@
-"""/proc, made by us: `parts` says what it consists of, `root` is its first directory, `texts` are the files of a process (proc(5))."""
+"""/proc, made by us (proc(5)): `parts` says what it consists of, `root` is its first directory, `texts` shows processes."""
