@@ -1,6 +1,7 @@
 """`enisle introspect` at a platform: a look is a task on the machine's host, its rows are that task's result."""
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,13 @@ from enisle.cli.reach import Door, reach
 from enisle.cli.task_drawing import Json, spent
 from enisle.cli.vm import only_here
 from enisle.errors import EnisleError
+from enisle.introspect import Fact, Mapped
 
 FOUND = 1
 PAIRED = ("maps", "wx", "hashes")
 """Views whose rows say whose each is."""
+KINDS: dict[str, Callable[..., Any]] = {"facts": Fact, "maps": Mapped, "wx": Mapped}
+"""Records that tell more than their fields."""
 
 
 def look_away(target: str, view: str, options: Options) -> int:
@@ -65,16 +69,21 @@ def _show_rows(found: Json, view: str, json: bool, seconds: float) -> int:
         say_json({name: found[name] for name in ("view", "rows", "incomplete", "paused_seconds")})
         return 0
     aligned = sys.stdout.isatty()
-    records: list[Any] = [_record(row) for row in found["rows"]]
-    if view in PAIRED:
-        records = [(record.process, record) for record in records]
-    rows = [[plain(cell) for cell in ROWS[view](record)] for record in records]
+    rows = [[plain(cell) for cell in ROWS[view](_row(view, row))] for row in found["rows"]]
     say(table(HEADS[view], rows, aligned))
     for trouble in found["incomplete"]:
         mutter(f"enisle: incomplete: {plain(trouble)}\n")
     if aligned:
         mutter(status_line(len(rows), seconds, found["paused_seconds"]))
     return 0
+
+
+def _row(view: str, told: Json) -> Any:
+    """Return a row as the views of this computer have it."""
+    fields = {name: _record(value) for name, value in told.items()}
+    whose = fields.pop("process", None) if view in PAIRED else None
+    record = KINDS.get(view, SimpleNamespace)(**fields)
+    return (whose, record) if view in PAIRED else record
 
 
 def _show_check(found: Json, json: bool) -> int:

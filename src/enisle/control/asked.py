@@ -193,7 +193,7 @@ class Looking:
             found = self._vm(name)
             if tenant in (found["tenant"], EVERY):
                 return found
-        raise NotFound(f"there is no machine {name}", "", "`enisle vm ps`")
+        raise NotFound(f"there is no machine {name}", "", "`enisle --context NAME vm ls`")
 
     def _vm(self, name: str) -> Json:
         view, key = self._view, f"vm.{name}"

@@ -102,7 +102,7 @@ def vm_json(
         "kernel": told.get("kernel") or "",
         "configuration": told.get("configuration") or {},
         "created": told.get("created") or 0.0,
-        "age": told.get("seconds") if state in ("running", "paused") else None,
+        "age": max(0.0, now - told["started"]) if state in ("running", "paused") and "started" in told else None,
         "holder": holder(lock),
         "notes": [*notes, *(told.get("notes") or [])],
     }

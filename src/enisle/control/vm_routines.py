@@ -169,7 +169,7 @@ class VmRoutines:
         """Return what is known here of a machine: whose it is, too, whatever became of its record."""
         mark = read_json(str(self._mark(name)))
         if mark is None or mark.get("tenant", "default") != context.tenant:
-            raise NotFound(f"there is no machine {name} on this host", "", "`enisle vm ps`")
+            raise NotFound(f"there is no machine {name} on this host", "", "`enisle --context NAME vm ls`")
         return mark
 
     # ---- telling ---------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def remove(request: Json) -> Json:
     if machine.is_alive:
         if not request.get("force"):
             raise StateError(f"the machine {machine.name} is running", "", "stop it first")
-        stop(request)
+        stop({**request, "timeout_s": 0.0})
     machine.remove()
     return {}
 

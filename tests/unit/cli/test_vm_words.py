@@ -14,7 +14,9 @@ from enisle.cli.options import parse
 from enisle.cli.platform import platform
 from enisle.cli.vm import vm
 from enisle.cli.vm_options import TOP, VERBS
+from enisle.control.vm_work import _plain
 from enisle.errors import EnisleError, InvalidRequest, NotFound
+from enisle.introspect import Fact, Witness
 from fake_platform import FakeDoor, ended
 
 AWAY = ("--context", "office")
@@ -138,7 +140,8 @@ PROCESS = {
     "kernel_thread": False,
     "address": 4096,
 }
-MAPPED = {"process": "kernel", "start": 0x1000, "size": 0x1000, "rights": "r-x", "writable": False, "executable": True}
+MAPPED = {"process": "kernel", "start": 0x1000, "size": 0x1000, "writable": False, "executable": True, "user": False}
+FACT = Fact("init_task", "address", 0x1000, "single", (Witness(0x1000, "exports", "data", 0, "exported"),))
 
 
 def look(door: FakeDoor, view: str, rows: list[Any], *words: str) -> int:
@@ -154,7 +157,8 @@ def look(door: FakeDoor, view: str, rows: list[Any], *words: str) -> int:
     [
         ("ps", PROCESS, "1\t0\t1\t0\tS\t1\tin?it\n"),
         ("creds", PROCESS, "1\t0\t0\t0\t?\t0\tin\x1bit\n".replace("\x1b", "?")),
-        ("maps", MAPPED, "kernel\t0x1000\t0x2000\t4.0K\tr-x\n"),
+        ("maps", MAPPED, "kernel\t0x1000\t0x2000\t4.0K\tr-xs\n"),
+        ("facts", _plain(FACT), "init_task\taddress\t0x1000\tsingle\t1\texported\n"),
     ],
 )
 def test_a_look_at_a_platform_prints_what_a_look_here_does(
