@@ -30,6 +30,7 @@ soak: .venv/installed-dev
 	$(BIN)/python -m bench.kernels $(MATRIX_ARGS)
 	$(BIN)/python -m bench.quiet
 	$(BIN)/python -m bench.soak_islands
+	$(BIN)/python -m bench.tasks --only hosts --minutes 10 --check
 
 # Kernels for test guests, from the mirrors this machine uses; without KERNELS all of tools/kernels.toml.
 kernels: .venv/installed-run
