@@ -1,7 +1,7 @@
 """What is kept of a host from its first lease until an operator removes it: `member.<host>`. Pure; time is an argument.
 
-A lease ends by itself and leaves nothing: this record tells of a host that is silent (lost, since when), or that left in
-order (gone), with the facts it told last. The leading dispatcher writes it; `drained` is an operator's and stays.
+A lease ends by itself and leaves nothing: this record tells of a host that is silent (lost, since when), or that left
+in order (gone), with the facts it told last. The leading dispatcher writes it; `drained` is an operator's and stays.
 """
 
 import math

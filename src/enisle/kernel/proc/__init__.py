@@ -1,1 +1,1 @@
-"""/proc, made by us (proc(5)): `parts` says what it consists of, `root` is its first directory, `texts` shows processes."""
+"""/proc, made by us (proc(5)): `parts`: what it consists of, `root`: its first directory, `texts`: shows processes."""
