@@ -19,7 +19,8 @@ class Publisher(Protocol):
 class News:
     """What is new of one key. Kinds: task, lock, host, record, progress, live, token, dead, member.
 
-    `current`: all is told; `reset`: what was told before may hold what is gone. `value` None: gone. Progress and live have no revision: 0.
+    `current`: all is told; `reset`: what was told before may hold what is gone. `value` None: gone. Progress and live
+    have no revision: 0.
     """
 
     kind: str
