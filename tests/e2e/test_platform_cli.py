@@ -247,6 +247,36 @@ def test_a_program_of_its_own_writes_the_islands_log(platform: Up) -> None:
     assert "logger" not in platform.ok("island", "ls", "-q").split()
 
 
+def test_processes_and_counters_of_an_island_are_told(platform: Up, web: str) -> None:
+    sleeper = platform.start("island", "exec", web, "--", "sleep", "60")
+    try:
+        wait_until(lambda: [row for row in lines(platform.ok("island", "ps", web)) if row[4] == "sleep"])
+        pid = platform.ok("island", "ps", "-q", web).split()
+        assert all(word.isdigit() for word in pid)
+        assert json.loads(platform.ok("island", "stats", "--json", web))["processes_started"] >= 1
+        assert web in platform.ok("completion", "words", "--", "island", "stop", web[:2]).split()
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+
+
+@pytest.mark.qemu
+def test_a_machine_of_the_platform_is_run_and_removed_and_one_of_this_computer_is_another_matter(platform: Up) -> None:
+    kernel = platform.directory / "stub"  # multiboot: cli, hlt, again
+    kernel.write_bytes(
+        bytes.fromhex("02b0ad1b 00000100 fe4f51e4 00001000 00001000 00000000 00000000 20001000 faf4ebfd")
+    )
+    there = ("--context", "local-state", "vm")
+    words = ("--kernel", str(kernel), "--memory", "64M", "--accelerator", "tcg", "--name", "m1")
+    assert platform.ok(*there, "run", *words).startswith("started m1 in ")
+    assert platform.ok("vm", "ls", "--url", "", "-q", "--context", "local-state") == "m1\n"
+    assert json.loads(platform.ok(*there, "show", "--json", "m1"))["memory"] == 64 << 20
+    refused = platform.enisle(*there, "rm", "m1")
+    assert (refused.returncode, "is running" in refused.stderr) == (1, True)
+    assert platform.ok(*there, "rm", "--force", "-q", "m1") == "m1\n"
+    assert json.loads(platform.ok(*there, "ls", "--json")) == []
+
+
 def test_a_call_is_a_program_on_whichever_host_is_free(platform: Up) -> None:
     before = platform.ok("island", "ls", "-q")
     done = platform.enisle(
