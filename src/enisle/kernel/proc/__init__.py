@@ -1,1 +1,1 @@
-"""/proc, made by us (proc(5)): `parts`: what it consists of, `root`: its first directory, `texts`: shows processes."""
+"""/proc, made by us (proc(5)): `parts` is what it consists of, `root` its first directory, `texts` a process's files."""
