@@ -24,6 +24,8 @@ KEEP_ENDED = 2000
 ROUND_S = 1.0
 TOGETHER = 100
 """Tasks in one message of the copy, and keys in one commit that deletes."""
+CAUGHT_UP = 1000
+"""Records that are taken from the copy in one transaction."""
 PRUNE_S = 600.0
 STREAM = "HIST"
 MAX_MESSAGE = 800 << 10
@@ -112,9 +114,16 @@ class Archive:
             await copy.open()
             self._opened = True
         mark = await asyncio.to_thread(lambda: self.history.copied)
-        while found := await copy.read(mark):
-            mark, tasks, audits = found
-            await asyncio.to_thread(self.history.add, tasks, audits, mark)
+        more = True
+        while more:
+            tasks: list[Task] = []
+            audits: list[tuple[str, Value]] = []
+            while len(tasks) + len(audits) < CAUGHT_UP and (more := (found := await copy.read(mark)) is not None):
+                mark = found[0]
+                tasks += found[1]
+                audits += found[2]
+            if tasks or audits:
+                await asyncio.to_thread(self.history.add, tasks, audits, mark)
 
     async def _round(self, dispatcher: Dispatcher) -> None:
         await self._keep_fresh(dispatcher)
