@@ -10,7 +10,11 @@ from enisle.errors import HostError
 def say(text: str) -> None:
     """Print a result at once. Raises BrokenPipeError for a reader that has left, HostError for what else goes wrong."""
     try:
-        sys.stdout.write(text)
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:  # nothing was written: a terminal of LC_ALL=C gets ? for what it cannot show
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -1,10 +1,14 @@
 """Words become options."""
 
+import io
+import sys
+
 import pytest
 
 from enisle.cli.grammar import help_of
 from enisle.cli.local_options import LOCAL
 from enisle.cli.options import ABOUT, NOUNS, RUN_VERB, TOP, parse
+from enisle.cli.output import say
 from enisle.errors import InvalidRequest
 
 
@@ -58,6 +62,13 @@ def test_who_mistypes_is_told_what_there_is(words: list[str], meant: str) -> Non
     with pytest.raises(InvalidRequest) as found:
         parse(words)
     assert found.value.why == f"did you mean {meant}?"
+
+
+def test_what_an_encoding_has_no_sign_for_is_printed_as_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    say("a…b\n")
+    assert written.getvalue() == b"a?b\n"
 
 
 def test_help_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:
