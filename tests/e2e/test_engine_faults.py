@@ -274,7 +274,8 @@ def test_damaged_lists_of_hosts_and_marks_are_named(tmp_path: Path) -> None:
         with pytest.raises(EnisleError), Engine(directory):
             pass
     (directory / "hosts.json").unlink()
-    (directory / "watermark.db").write_bytes(b"no database" * 1000)
+    (directory / "mark").mkdir(exist_ok=True)
+    (directory / "mark" / "watermark.db").write_bytes(b"no database" * 1000)
     with Engine(directory) as engine:
 
         async def look() -> None:

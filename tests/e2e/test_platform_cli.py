@@ -347,7 +347,7 @@ def test_an_administrator_acts_in_a_tenant_and_finds_who_did_what(platform: Up, 
     told = [("cancel", "local", "elsewhere", "127.0.0.1"), ("submit", "local", "elsewhere", "127.0.0.1")]
     assert [tuple(row[1:5]) for row in found] == told
     assert [row[6] for row in found] == ["it sleeps", "-"]
-    history = sqlite3.connect(platform.state / "history.db")
+    history = sqlite3.connect(platform.state / "controller" / "history.db")
     wait_until(lambda: history.execute("SELECT 1 FROM audit WHERE value LIKE ?", (f"%{task}%",)).fetchone())
     history.close()
     assert lines(platform.ok("--tenant", "elsewhere", "audit")) == found  # each once, wherever it is kept by now

@@ -13,8 +13,8 @@ from typing import Any
 from enisle.api.auth import Guard
 from enisle.api.services import Health, Json, Services
 from enisle.api.tokens import TokenBook, local_token
-from enisle.control import Calls, IslandSpec, Operations, Places, VmSpec, host_routines
-from enisle.errors import HostError, StateError
+from enisle.control import Asks, Calls, IslandSpec, Operations, Places, VmSpec, host_routines
+from enisle.errors import HostError, NotFound, StateError
 from enisle.tasks import (
     CHECKING,
     CONTROL,
@@ -30,10 +30,7 @@ from enisle.tasks import (
     Tasks,
     Unavailable,
     View,
-    admit_host,
     check_store,
-    engine_address,
-    expel_host,
     is_own,
     require_public,
 )
@@ -103,6 +100,7 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
         view = View(store, progress)
         safety = await check_store(store, places.engine)
         doctor = Doctor(store, view, safety)
+        asks = Asks(places.asks("api"))
         book = TokenBook(store, await asyncio.to_thread(local_token, places.token))
 
         def tasks(tenant: str, actor: str) -> Tasks:
@@ -123,8 +121,8 @@ async def assembled(places: Places, names: tuple[str, ...] = ()) -> AsyncGenerat
             check_arguments=lambda routine, arguments: host_routines().get(routine).check(arguments),
             health=doctor.look,
             safe_mode=doctor.safe_mode,
-            admit_host=lambda name, key: asyncio.to_thread(_admit, places.engine if is_own(url) else None, name, key),
-            expel_host=lambda name: asyncio.to_thread(expel_host, places.engine, name),
+            admit_host=lambda name, key: _admit(asks if is_own(url) else None, name, key),
+            expel_host=lambda name: _expel(asks if is_own(url) else None, name),
             island_spec=IslandSpec,
             vm_spec=VmSpec,
             state=places.directory,
@@ -152,16 +150,20 @@ async def _end(task: "asyncio.Task[None]") -> None:
     await asyncio.wait([task])
 
 
-def _admit(engine: Path | None, name: str, key: str) -> Json:
+async def _admit(asks: Asks | None, name: str, key: str) -> Json:
     """Let a host in; return what it needs to reach the engine. Raises StateError where that is its operator's."""
     require_public(key)
-    if engine is None:
+    if asks is None:
         why = "the platform's engine is a cluster of yours: who may come in there is yours to say"
         hint = f"`enisle host permissions {name}={key}` for its servers, then `enisle join --nats URL --name {name}`"
         raise StateError(f"the platform cannot let host {name} in", why, hint)
-    admit_host(engine, name, key)
-    address = engine_address(engine)
-    return {"engine_url": address.hosts_url, "ca": address.ca.read_text() if address.ca else "", "host": name}
+    return await asks.ask("admit", host=name, key=key) | {"host": name}
+
+
+async def _expel(asks: Asks | None, name: str) -> None:
+    if asks is None:
+        raise NotFound(f"the platform gave host {name} no key", "its engine is a cluster of yours", "")
+    await asks.ask("expel", host=name)
 
 
 def _known_routines() -> Callable[[], list[Json]]:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from enisle.control import make_token
 from enisle.errors import EnisleError, HostError, NotFound
 from enisle.tasks import Change, Conflict, Store, Unavailable, audit_record
 
@@ -52,13 +52,7 @@ def digest(secret: str) -> str:
 
 def local_token(path: Path) -> str:
     """Return the token in a file, made with mode 0600 when there is none. Raises HostError."""
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(f"{PREFIX}local_{secrets.token_urlsafe(32)}\n")
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise HostError(f"cannot write {path}", error.strerror or "", "name a state directory of yours") from None
+    make_token(path)
     text = path.read_text().strip()
     if len(text) < 40:
         raise HostError(f"{path} holds no token", "it is too short", "remove it; a new one is made")

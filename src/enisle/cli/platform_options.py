@@ -11,6 +11,7 @@ ASKING = (JSON, QUIET, CONTEXT, URL, TENANT, DEBUG, HELP)
 """What every verb that asks a platform takes."""
 NO_WAIT = Option("--no-wait", "only submit the task; `enisle task wait` waits for it")
 NAMES = 99
+LAYOUTS = "host|island|islands"
 STATE = Option("--state", "the platform's directory (ENISLE_STATE)", "DIR", "")
 REASON = Option("--reason", "why; kept in the audit", "TEXT", "")
 
@@ -43,6 +44,7 @@ UP: tuple[Group, ...] = (
             STATE,
             Option("--foreground", "stay, and end it on Ctrl-C"),
             Option("--no-agent", "run no islands on this machine"),
+            Option("--controller", "run dispatcher and API on an island, or on one each (host)", LAYOUTS, "host"),
             Option("--host", "what this machine is called in it (its own name)", "NAME", ""),
             Option("--nats", "use the engine at URL instead of one of its own; may name several", "URL[,URL…]", ""),
             Option("--engine", "run this nats-server (2.12 or later) instead of the installed one", "FILE", ""),
@@ -229,6 +231,7 @@ class PlatformOptions(Options):
     nats: str
     engine: str
     accept_store: bool
+    controller: str
     tls_certificate: str
     tls_key: str
     insecure: bool

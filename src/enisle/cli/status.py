@@ -28,6 +28,7 @@ def status(options: PlatformOptions) -> int:
     elif local is not None:
         places = places_of(options)
         told |= {"pid": local.pid, "state": local.directory, "up": time.time() - local.started, "parts": local.parts}
+        told |= {"controller": local.controller}
         with HttpDoor(local.url, read_token(places), local_ca(places, local)) as door:
             told = look(door) | told
     else:
@@ -98,6 +99,10 @@ def lines(told: Json) -> list[tuple[str, str]]:
         rows.append(("host", f"{plain(told['host'])} of it; nothing else of it is here"))
     if "pid" in told:
         rows.append(("process", f"{told['pid']}, up for {age(told['up'])}, state in {plain(told['state'])}"))
+        if told.get("controller", "host") != "host":
+            rows.append(
+                ("layout", f"the controller is on {'an island' if told['controller'] == 'island' else 'two islands'}")
+            )
         rows.append(("parts", ", ".join(f"{plain(name)} {pid}" for name, pid in told["parts"].items())))
     rows.append(("health", "ok" if told["ok"] else "; ".join(map(plain, told["reasons"])) or "not ok"))
     for noun in ("hosts", "islands"):

@@ -14,7 +14,7 @@ from enisle.cli.main import tell_note
 from enisle.cli.output import mutter, plain, say
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.task_drawing import Json
-from enisle.control import Places, PlatformInfo, platform_info, start_platform, stop_platform
+from enisle.control import Places, PlatformInfo, platform_info, require_layout, start_platform, stop_platform
 from enisle.errors import HostError, InvalidRequest, StateError
 
 NEEDED = ("nats", "nkeys", "msgspec", "starlette", "uvicorn", "httpx")
@@ -161,6 +161,7 @@ def wanted(options: PlatformOptions) -> Json:
         "certificate": os.path.abspath(options.tls_certificate) if options.tls_certificate else "",
         "key": os.path.abspath(options.tls_key) if options.tls_key else "",
         "insecure": options.insecure,
+        "controller": require_layout(options.controller),
     }
 
 

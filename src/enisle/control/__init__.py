@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from enisle.control.agent import Hosting as Hosting
     from enisle.control.agent import run_agent as run_agent
+    from enisle.control.asks import Asks as Asks
     from enisle.control.calls import Calls as Calls
     from enisle.control.dispatcher import run_dispatcher as run_dispatcher
     from enisle.control.operations import Operations as Operations
     from enisle.control.places import Places as Places
+    from enisle.control.places import make_token as make_token
     from enisle.control.platform import PlatformInfo as PlatformInfo
     from enisle.control.platform import PlatformOptions as PlatformOptions
     from enisle.control.platform import platform_info as platform_info
+    from enisle.control.platform import require_layout as require_layout
     from enisle.control.platform import start_platform as start_platform
     from enisle.control.platform import stop_platform as stop_platform
     from enisle.control.routines import host_routines as host_routines
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from enisle.control.specs import VmSpec as VmSpec
 
 _MODULES = {
+    "Asks": "asks",
     "Calls": "calls",
     "Hosting": "agent",
     "IslandSpec": "specs",
@@ -33,7 +37,9 @@ _MODULES = {
     "PlatformOptions": "platform",
     "VmSpec": "specs",
     "host_routines": "routines",
+    "make_token": "places",
     "platform_info": "platform",
+    "require_layout": "platform",
     "run_agent": "agent",
     "run_dispatcher": "dispatcher",
     "start_platform": "platform",

@@ -1,4 +1,4 @@
-"""The processes of the platform: `python -m enisle.control supervise|dispatcher|agent|keeper|vm …`; not for typing."""
+"""The platform's processes: `python -m enisle.control supervise|controller|dispatcher|agent|keeper|vm`; not yours."""
 
 import sys
 
@@ -17,6 +17,10 @@ def main(words: list[str]) -> int:
             from enisle.control.dispatcher import main as dispatcher
 
             return dispatcher(state, more)
+        case ["controller", *both]:
+            from enisle.control.controller import main as controller
+
+            return controller(both)
         case ["agent", state, *more]:
             from enisle.control.agent import main as agent
 

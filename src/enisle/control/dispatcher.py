@@ -6,10 +6,12 @@ Several may run on one engine; the one with the lease leads. Its event loop owns
 import argparse
 import asyncio
 import os
+import secrets
 import time
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
+from enisle.control.asks import Asks
 from enisle.control.edge import run_part, say
 from enisle.control.places import Places
 from enisle.control.shown import is_superseded
@@ -128,13 +130,16 @@ async def report(guard: StoreGuard) -> None:
 async def run_dispatcher(places: Places, accept_store: bool = False) -> None:
     """Dispatch until cancelled. Raises EnisleError when the engine cannot be reached."""
     url = places.read_engine_url()
-    places.engine.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.mark.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.controller.mkdir(mode=0o700, parents=True, exist_ok=True)
+    asks = Asks(places.asks("dispatcher"))
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(JetStream(url, bucket=CONTROL))
         progress = await stack.enter_async_context(JetStream(url, bucket=PROGRESS))
         archive = Archive(stack.enter_context(History(places.history)), Copy(store))
-        guard = StoreGuard(store, places.engine, accept_store)
-        name = f"{os.uname().nodename.split('.')[0]}-{os.getpid()}"
+        guard = StoreGuard(store, places.engine, accept_store, lambda stream: asks.ask("put-aside", stream=stream))
+        # Not by its process id alone: on islands these are alike.
+        name = f"{os.uname().nodename.split('.')[0]}-{os.getpid()}-{secrets.token_hex(3)}"
         dispatcher = Dispatcher(store, name, store.lease_ttl_s, archive=archive, safety=guard)
         view = View(store, progress)
         async with asyncio.TaskGroup() as group:

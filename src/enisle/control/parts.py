@@ -19,10 +19,10 @@ PATIENCE_S = 8.0
 
 
 class Part:
-    """A named command line; the words `once` are for its first start alone."""
+    """A named command line, perhaps of an `island`; the words `once` are for its first start alone."""
 
-    def __init__(self, name: str, argv: list[str], once: Sequence[str] = ()) -> None:
-        self.name, self._argv, self._once = name, argv, once
+    def __init__(self, name: str, argv: list[str], once: Sequence[str] = (), island: bool = False) -> None:
+        self.name, self._argv, self._once, self.island = name, argv, once, island
         self._process: subprocess.Popen[bytes] | None = None
         self._pause_s = FIRST_PAUSE_S
         self._began = self._again = 0.0

@@ -1,15 +1,18 @@
 """Where a platform keeps what must outlive its processes: one directory, its owner's alone.
 
-    STATE/  platform.json  token  supervisor.log  engine.url  engine/  history.db
+    STATE/  platform.json  token  supervisor.log  engine.url  engine/  controller/history.db  asks/PART/
             hosts/HOST/journal.db  hosts/HOST/islands/NAME/  hosts/HOST/uploads/
 
-Pure but for `prepare`, `write_private` and `read_engine_url`.
+Pure but for `prepare`, `adopt_former`, `make_token`, `write_private` and `read_engine_url`.
 """
 
 import os
+import secrets
 from pathlib import Path
 
 from enisle.errors import HostError, StateError
+
+TOKEN_PREFIX = "enisle_"
 
 
 class Places:
@@ -58,8 +61,27 @@ class Places:
         return self.directory / "engine.url"
 
     @property
+    def controller(self) -> Path:
+        """What the dispatcher writes and the API reads; shown to both wherever they run, as a whole."""
+        return self.directory / "controller"
+
+    @property
     def history(self) -> Path:
-        return self.directory / "history.db"
+        return self.controller / "history.db"
+
+    @property
+    def mark(self) -> Path:
+        """The store's high-water mark."""
+        return self.engine / "mark"
+
+    @property
+    def codes(self) -> Path:
+        """Codes that sign a browser in."""
+        return self.directory / "codes"
+
+    def asks(self, part: str) -> Path:
+        """What a part asks of the supervisor."""
+        return self.directory / "asks" / part
 
     def host(self, host: str) -> Path:
         return self.directory / "hosts" / host
@@ -73,6 +95,13 @@ class Places:
     def images(self, host: str, tenant: str) -> Path:
         """What a host's operator lets a tenant boot machines from: kernels, initial RAM file systems, disks."""
         return self.host(host) / "images" / tenant
+
+    def adopt_former(self) -> None:
+        """Move what earlier versions kept beside the rest to where it is now."""
+        for former, now in ((self.directory / "history.db", self.history),):
+            for end in ("-wal", "-shm", ""):
+                if former.with_name(former.name + end).exists() and not now.exists():
+                    former.with_name(former.name + end).rename(now.with_name(now.name + end))
 
     def prepare(self) -> None:
         """Make the directory, or make it private. Raises HostError when it cannot be ours alone."""
@@ -108,3 +137,14 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         staged.unlink(missing_ok=True)
         raise HostError(f"cannot write {path}", error.strerror or "", "make room on that disk") from error
+
+
+def make_token(path: Path) -> None:
+    """Make the local administrator's token when there is none. Raises HostError."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(f"{TOKEN_PREFIX}local_{secrets.token_urlsafe(32)}\n")
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise HostError(f"cannot write {path}", error.strerror or "", "name a state directory of yours") from None

@@ -18,9 +18,11 @@ from typing import Any
 
 from enisle import errors
 from enisle.control.places import Places, write_private
-from enisle.errors import EnisleError, HostError, StateError
+from enisle.errors import EnisleError, HostError, InvalidRequest, StateError
 from enisle.records import Record
 
+LAYOUTS = ("host", "island", "islands")
+"""Where the controller runs: on the host, on one island, or dispatcher and API on one each."""
 START_S = 60.0
 STOP_S = 30.0
 
@@ -41,6 +43,8 @@ class PlatformOptions(Record):
     certificate: str = ""
     key: str = ""
     insecure: bool = False
+    controller: str = "host"
+    """One of LAYOUTS."""
     joined: str = ""
     """What this computer agreed with another platform (`joined.json`): then only an agent of that one runs here."""
 
@@ -59,8 +63,18 @@ class PlatformInfo(Record):
     directory: str
     parts: dict[str, int] = {}
     """Processes by their part."""
+    controller: str = "host"
+    """Its layout."""
     joined: bool = False
     """It is a host of the platform at `url`, and nothing else."""
+
+
+def require_layout(layout: str) -> str:
+    """Return the layout. Raises InvalidRequest."""
+    if layout not in LAYOUTS:
+        why = f"there are {', '.join(LAYOUTS)}"
+        raise InvalidRequest(f"the controller cannot run on {layout!r}", why, "--controller island")
+    return layout
 
 
 def platform_info(places: Places) -> PlatformInfo:

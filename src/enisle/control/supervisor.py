@@ -1,7 +1,7 @@
 """The supervisor: holds a state directory, runs the engine and the platform's processes, and starts again what dies.
 
 Its children die with it, also when it is killed (PR_SET_PDEATHSIG, prctl(2)); keepers of islands are not its children.
-One thread owns it: it waits for children and signals, and does nothing else.
+One thread owns it: it waits for children and signals, and does to the engine what the controller asks.
 """
 
 import fcntl
@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from enisle.control import edge
+from enisle.control.asks import Json, answer_all
+from enisle.control.guests import API, DISPATCHER, controller_parts, prepare
 from enisle.control.listening import check_address, check_engine, health, host_name, reached, remembered_port
 from enisle.control.parts import Part, python
 from enisle.control.places import Places, write_private
-from enisle.control.platform import PlatformInfo, PlatformOptions, announce, holder_of, lock_owner, tail_of
+from enisle.control.platform import (
+    PlatformInfo,
+    PlatformOptions,
+    announce,
+    holder_of,
+    lock_owner,
+    require_layout,
+    tail_of,
+)
 from enisle.errors import EnisleError, HostError, StateError
-from enisle.tasks import Engine
+from enisle.tasks import Engine, admit_host, engine_address, expel_host, put_aside
 
 HEALTHY_S = 40.0
 TICK_S = 0.25
@@ -89,6 +99,7 @@ class Supervisor:
 
     def _start(self) -> None:
         options = self._options
+        require_layout(options.controller)
         if options.joined:
             return self._start_joined()
         if options.api:
@@ -101,20 +112,18 @@ class Supervisor:
             self._engine = Engine(self._places.engine, options.server or None, listen=options.listen)
             self._engine.__enter__()
             write_private(self._places.engine_url, self._engine.url)
-        state = str(self._places.directory)
-        accept = ["--accept-store"] if options.accept_store else []
-        self._parts.append(Part("dispatcher", python("enisle.control", "dispatcher", state), accept))
-        if options.agent:
-            self._parts.append(Part("agent", python("enisle.control", "agent", state, "--host", self._host)))
-        port = 0
+        prepare(self._places)
+        port, api, tls = 0, list[str](), (options.certificate, options.key)
         if options.api:
             port = options.port or remembered_port(self._places, options.listen)
-            listening = ["--listen", options.listen, "--port", str(port)]
-            for name, value in (("--tls-certificate", options.certificate), ("--tls-key", options.key)):
-                listening += [name, value] if value else []
-            self._parts.append(
-                Part("api", python("enisle.api", state, *listening, *(["--insecure"] if options.insecure else [])))
-            )
+            api = ["--listen", options.listen, "--port", str(port), *(["--insecure"] if options.insecure else [])]
+            for name, value in zip(("--tls-certificate", "--tls-key"), tls, strict=True):
+                api += [name, value] if value else []
+        accept = ["--accept-store"] if options.accept_store else []
+        self._parts += controller_parts(options.controller, self._places, (), accept, api, tls)
+        if options.agent:
+            words = ("agent", str(self._places.directory), "--host", self._host)
+            self._parts.insert(1, Part("agent", python("enisle.control", *words)))
         self._url = f"http{'s' if options.certificate else ''}://{reached(options.listen)}:{port}" if port else ""
         for part in self._parts:
             part.start()
@@ -148,9 +157,11 @@ class Supervisor:
             if self._stopping:
                 raise Stopped
             for part in self._parts:
-                if not part.running and part.name == "api":
+                if not part.running and (part.name == API or part.island):
+                    what = "the controller's island" if part.island else "the API"
                     why = f"{part.last_words()}. {tail_of(self._places.log, 300)}"
-                    raise HostError("the API does not start", why, f"see {self._places.log}")
+                    hint = "`enisle up` without --controller needs no island" if part.island else ""
+                    raise HostError(f"{what} does not start", why, hint or f"see {self._places.log}")
             self._look_after()
             why = health(self._options.listen, port, bool(self._options.certificate))
             if not why:
@@ -169,6 +180,7 @@ class Supervisor:
             host=self._host,
             directory=str(self._places.directory),
             parts=self._processes(),
+            controller=self._options.controller,
             joined=bool(self._options.joined),
         )
 
@@ -186,6 +198,7 @@ class Supervisor:
     def _look_after(self) -> None:
         """Start again what died: the engine at once, the others after a pause that doubles."""
         changed = False
+        self._answer()
         if self._engine and not self._engine.running and time.monotonic() >= self._engine_again:
             say("the engine died; starting it again")
             self._engine_again = time.monotonic() + 1.0
@@ -211,6 +224,17 @@ class Supervisor:
             except HostError as error:
                 say(str(error))
 
+    def _answer(self) -> None:
+        """Do what the controller may ask: the API lets hosts in, the dispatcher makes a lost stream anew."""
+        if engine := self._engine:
+            directory = engine.directory
+            answer_all(self._places.asks(API), {"admit": lambda it: _admit(directory, it), "expel": self._expel})
+            answer_all(self._places.asks(DISPATCHER), {"put-aside": lambda it: _put_aside(directory, it)})
+
+    def _expel(self, asked: Json) -> Json:
+        expel_host(self._places.engine, str(asked["host"]))
+        return {}
+
     def _engine_port(self) -> int:
         return self._engine.port if self._engine else 0
 
@@ -229,6 +253,17 @@ class Supervisor:
         self._places.platform.unlink(missing_ok=True)
         os.close(self._lock_fd)
         say("down")
+
+
+def _admit(engine: Path, asked: Json) -> Json:
+    admit_host(engine, str(asked["host"]), str(asked["key"]))
+    address = engine_address(engine)
+    return {"engine_url": address.hosts_url, "ca": address.ca.read_text() if address.ca else ""}
+
+
+def _put_aside(engine: Path, asked: Json) -> Json:
+    put_aside(engine, str(asked["stream"]))
+    return {}
 
 
 def say(line: str) -> None:

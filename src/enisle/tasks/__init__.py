@@ -42,7 +42,7 @@ from enisle.tasks.records import (
     Task,
 )
 from enisle.tasks.routines import Context, Routine, Routines, Temporary, example_routines
-from enisle.tasks.safety import CHECKING, Safety, StoreGuard, check_store
+from enisle.tasks.safety import CHECKING, Safety, StoreGuard, check_store, put_aside
 from enisle.tasks.states import ENDED, State
 from enisle.tasks.store import Change, Conflict, Entry, Lease, Store, Unavailable
 from enisle.tasks.view import View
@@ -124,6 +124,7 @@ __all__ = [
     "is_own",
     "new_identity",
     "plan",
+    "put_aside",
     "require_public",
     "require_token",
     "run_process",

@@ -26,7 +26,7 @@ from enisle.tasks.leases import RenewedLease
 from enisle.tasks.pullwatch import PullWatch
 from enisle.tasks.requests import Requests
 from enisle.tasks.store import ABSENT, Change, Conflict, Entry, Lease, Unavailable, Value
-from enisle.tasks.watermark import read_mark
+from enisle.tasks.watermark import DIRECTORY, read_mark
 
 REQUEST_S = 1.0
 """A request in flight when the server dies fails by time alone."""
@@ -206,7 +206,9 @@ class JetStream:
     def _not_taken(self, why: str) -> Unavailable:
         """Tell a full disk from other silence, where it is a disk of this computer."""
         directory = self.state_directory
-        if directory and room(directory) < FULL_BYTES:
+        # Where the mark is kept: on that disk, and on an island all that is seen of it.
+        place = directory / DIRECTORY if directory and (directory / DIRECTORY).is_dir() else directory
+        if place and room(place) < FULL_BYTES:
             hint = "make room there; the engine goes on by itself within seconds"
             return Unavailable("the engine does not take a change", f"the disk of {directory} is full", hint)
         return Unavailable("the engine does not take a change", why, "is its disk full? see its log")

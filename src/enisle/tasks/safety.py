@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from enisle.errors import EnisleError
 from enisle.tasks.admission import engine_address
 from enisle.tasks.engine import require_synced
 from enisle.tasks.jetstream import JetStream
+from enisle.tasks.names import require_token
 from enisle.tasks.store import ABSENT, Conflict, Unavailable
 from enisle.tasks.watermark import Mark, Watermark, read_mark
 
@@ -80,10 +82,20 @@ async def check_store(store: JetStream, directory: Path) -> Safety:
 
 
 class StoreGuard:
-    """`StoreGuard(store, directory).run()` beside a dispatcher. `accept`: an operator takes the store as it is."""
+    """`StoreGuard(store, directory).run()` beside a dispatcher. `accept`: an operator takes the store as it is.
 
-    def __init__(self, store: JetStream, directory: Path, accept: bool = False) -> None:
+    `aside` puts away what a lost stream has left, where the engine's directory is in other hands than ours.
+    """
+
+    def __init__(
+        self,
+        store: JetStream,
+        directory: Path,
+        accept: bool = False,
+        aside: Callable[[str], Awaitable[object]] | None = None,
+    ) -> None:
         self._store, self._directory, self._accept = store, directory, accept
+        self._aside = aside or self._put_aside
         self._others = SafetyOnDisk(store, directory)
         self._mark: Mark | None = None
         self._seen = ABSENT
@@ -202,12 +214,10 @@ class StoreGuard:
 
         The engine would not read such a directory at its next start either, and lose what it was given until then.
         """
-        directory = self._store.state_directory
         if last is not None:
             return
-        if directory:
-            for number, remains in enumerate((directory / "store").rglob(self._store.bucket.stream)):
-                await asyncio.to_thread(remains.rename, directory / f"lost-{int(time.time())}-{number}")
+        if self._store.state_directory:
+            await self._aside(self._store.bucket.stream)
         await self._store.create_stream(anew=True)
 
     async def _agree_on_epoch(self, before: Mark | None, renewed: bool) -> tuple[str, int, int]:
@@ -225,6 +235,9 @@ class StoreGuard:
                 return name, number, await self._store.cas(EPOCH, {"epoch": number, "store": name}, entry.revision)
             except Conflict:
                 continue
+
+    async def _put_aside(self, stream: str) -> None:
+        await asyncio.to_thread(put_aside, self._store.state_directory or self._directory, stream)
 
     # ---- keeping the mark ------------------------------------------------------------------------------------------
 
@@ -253,6 +266,12 @@ class StoreGuard:
             self._changed = changed | self._changed
             raise
         self._mark = self._mark._replace(revision=self._seen)
+
+
+def put_aside(directory: Path, stream: str) -> None:
+    """Move what a stream that is gone has left away from where the engine over `directory` looks."""
+    for number, remains in enumerate((directory / "store").rglob(require_token("a stream", stream))):
+        remains.rename(directory / f"lost-{int(time.time())}-{number}")
 
 
 def find_damage(

@@ -15,7 +15,8 @@ from typing import Any
 from enisle.errors import HostError
 from enisle.records import Record
 
-NAME = "watermark.db"
+DIRECTORY, NAME = "mark", "watermark.db"
+"""A directory of its own: who keeps the mark need not see the rest of the engine's."""
 TABLES = (
     "PRAGMA synchronous = FULL",
     "CREATE TABLE IF NOT EXISTS mark (store TEXT, epoch INTEGER, revision INTEGER, server TEXT, reason TEXT)",
@@ -35,7 +36,7 @@ class Mark(Record):
 
 def read_mark(directory: Path) -> Mark | None:
     """Return the mark of the engine over `directory`, None when it never had a store. Raises HostError."""
-    path = directory / NAME
+    path = directory / DIRECTORY / NAME
     if not path.exists():
         return None
     with _readable(path), contextlib.closing(sqlite3.connect(path, timeout=5)) as database:
@@ -60,13 +61,15 @@ class Watermark:
     """The mark as its writer holds it. `with Watermark(directory) as watermark`; `writes` is False beside another."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
+        self._path, self._former = directory / DIRECTORY / NAME, directory / NAME
         self._lock = self._database = None
         self.writes = False
 
     def __enter__(self) -> "Watermark":
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._former.exists() and not self._path.exists():  # where earlier versions had it
+                self._former.rename(self._path)
             lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}"
