@@ -22,6 +22,8 @@ from enisle.errors import EnisleError, HostError, InvalidRequest
 PATIENCE_S = 20.0
 LOOK_S = 0.02
 LARGEST = 64 << 10
+AT_ONCE = 64
+"""More entries are not looked at in one round: the supervisor has other things to do."""
 ASK, ANSWER, NEW = ".ask", ".answer", ".new"
 
 Json = dict[str, Any]
@@ -59,7 +61,7 @@ class Asks:
 def answer_all(directory: Path, acts: Acts) -> int:
     """Do what is asked in a directory, and say how it went; return how much that was."""
     done = 0
-    for name in _names(directory):
+    for name in _names(directory)[:AT_ONCE]:
         stem = name.removesuffix(ASK)
         if stem == name or not (stem.isascii() and stem.isalnum()):
             continue
@@ -78,7 +80,8 @@ def make_ready(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _names(directory):
             if name.endswith((ASK, ANSWER, NEW)):
-                (directory / name).unlink()
+                with contextlib.suppress(OSError):  # a directory: it is never read
+                    (directory / name).unlink()
     except OSError as error:
         raise HostError(f"cannot use {directory}", error.strerror or "", "is its disk full?") from error
 
@@ -115,10 +118,12 @@ def _read(path: Path) -> Json | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        told = file.read(LARGEST + 1)
+    try:
+        told = os.read(descriptor, LARGEST + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError:
+        told = b""
+    finally:
+        os.close(descriptor)
     try:
         value: Any = json.loads(told) if len(told) <= LARGEST else None
     except (ValueError, RecursionError):
