@@ -7,7 +7,6 @@ data, the keepers or hosts' seeds. The supervisor's thread calls it.
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from enisle.control.asks import make_ready
 from enisle.control.parts import Part, python
@@ -71,7 +70,8 @@ def on_island(name: str, shown: dict[str, bool], argv: Sequence[str]) -> list[st
 
 def _has_code(path: str) -> bool:
     """Whether our package or what it needs is in a directory; the working directory of whoever starts us is not."""
-    return path != "/" and (path.endswith("-packages") or Path(path, "enisle", "control").is_dir())
+    found = path.endswith("-packages") or os.path.isdir(f"{path}/enisle/control")
+    return path != "/" and found and os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)
 
 
 def _is_prefix(path: str) -> bool:
