@@ -168,6 +168,17 @@ def say_list(
     return 0
 
 
+def say_one(options: PlatformOptions, name: str, found: Mapping[str, Any]) -> int:
+    """Print all about one thing: as JSON, its name alone (-q), or a line for each field."""
+    if options.json:
+        say_json(found)
+    elif options.quiet:
+        say(f"{plain(name)}\n")
+    else:
+        say_about(found)
+    return 0
+
+
 def say_about(value: Mapping[str, Any]) -> None:
     """Print a record, a line for each field: aligned for a reader, else with tabs."""
     empty: tuple[object, ...] = (None, "", [], {})

@@ -3,11 +3,11 @@
 import sys
 from typing import Any
 
-from enisle.cli.carrying import Wish, carry_out, names, one_word, say_about, say_json, say_list, segment
+from enisle.cli.carrying import Wish, carry_out, names, one_word, say_list, say_one, segment
 from enisle.cli.following import Screen, follow, interruptible
 from enisle.cli.island_exec import execute, run
 from enisle.cli.island_files import files
-from enisle.cli.output import plain, say, size
+from enisle.cli.output import plain, size
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.ps import LONGEST_PROGRAM, age
 from enisle.cli.reach import Door
@@ -149,14 +149,7 @@ def _named(options: PlatformOptions) -> str:
 def show(options: PlatformOptions, door: Door, what: str = "") -> int:
     """Print all about an island, or what it has counted."""
     name = _named(options)
-    found = door.ask("GET", f"/v1/islands/{name}{what}")
-    if options.json:
-        say_json(found)
-    elif options.quiet:
-        say(f"{name}\n")
-    else:
-        say_about(found)
-    return 0
+    return say_one(options, name, door.ask("GET", f"/v1/islands/{name}{what}"))
 
 
 def logs(options: PlatformOptions, door: Door) -> int:

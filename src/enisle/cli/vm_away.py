@@ -2,8 +2,8 @@
 
 import sys
 
-from enisle.cli.carrying import Ending, Wish, carry_out, names, one_word, say_about, say_json, say_list, segment
-from enisle.cli.output import plain, say, size
+from enisle.cli.carrying import Ending, Wish, carry_out, names, one_word, say_list, say_one, segment
+from enisle.cli.output import plain, size
 from enisle.cli.ps import age
 from enisle.cli.reach import Door
 from enisle.cli.task_drawing import Json, short
@@ -24,7 +24,8 @@ def vm_away(options: VmOptions, door: Door) -> int:
             whole = not sys.stdout.isatty()
             return say_list(options, HEAD, items, lambda one: row(one, whole), "there are no machines")
         case "vm show":
-            return show(options, door)
+            name = segment(one_word(options, "machine"), "a machine")
+            return say_one(options, name, door.ask("GET", f"/v1/vms/{name}"))
         case _:
             return change(options, door)
 
@@ -68,18 +69,6 @@ def row(found: Json, whole: bool) -> tuple[str, ...]:
         (plain(holder) if whole else short(holder)) if holder else "-",
         plain(found.get("kernel") or "-"),
     )
-
-
-def show(options: VmOptions, door: Door) -> int:
-    """Print all about a machine."""
-    found = door.ask("GET", f"/v1/vms/{segment(one_word(options, 'machine'), 'a machine')}")
-    if options.json:
-        say_json(found)
-    elif options.quiet:
-        say(f"{plain(found['name'])}\n")
-    else:
-        say_about(found)
-    return 0
 
 
 def change(options: VmOptions, door: Door) -> int:

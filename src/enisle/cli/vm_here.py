@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from enisle.cli.carrying import say_about, say_json
+from enisle.cli.carrying import say_json, say_one
 from enisle.cli.main import tell, tell_note
 from enisle.cli.output import mutter, plain, say, size, table
 from enisle.cli.ps import age
@@ -127,13 +127,7 @@ def ls(options: VmOptions) -> int:
 def show(options: VmOptions) -> int:
     """Print all about a machine."""
     found = VirtualMachine.find(_one_name(options)).status()
-    if options.json:
-        say_json(found._asdict())
-    elif options.quiet:
-        say(f"{found.name}\n")
-    else:
-        say_about(found._asdict())
-    return 0
+    return say_one(options, found.name, found._asdict())
 
 
 def _row(status: VmStatus) -> Sequence[str]:
