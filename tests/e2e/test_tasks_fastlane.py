@@ -273,3 +273,17 @@ def test_objects_are_what_was_put_or_an_error(engine: Engine) -> None:
                 await objects.get({"object": "../x", "size": 1})
 
     asyncio.run(check())
+
+
+def test_streams_that_an_older_version_made_are_brought_up_to_date(engine: Engine) -> None:
+    async def test() -> None:
+        async with JetStream(engine.url) as store:
+            old = {"name": agreed.RUN, "subjects": ["run.>"], "retention": "workqueue", "discard": "new", "max_msgs": 7}
+            await agreed._ask(store, f"STREAM.CREATE.{agreed.RUN}", old)
+        async with worker(engine, answer), lane(engine) as caller:
+            assert await caller.call("echo@1", {"number": 3}, timeout_s=10) == 3
+
+    async def answer(call: LaneCall) -> int:
+        return call.arguments["number"]
+
+    asyncio.run(test())

@@ -67,7 +67,8 @@ def place_of(pool: str, tenant: str, call: str) -> str:
 async def open_lane(store: JetStream, pool: str, ack_wait_s: float) -> None:
     """Make what is not there of the lane's streams, and the consumer its workers share. Raises HostError."""
     for stream in _streams(store.replicas):
-        await _ask(store, f"STREAM.CREATE.{stream['name']}", stream)
+        verb = "UPDATE" if await _is_there(store, stream["name"]) else "CREATE"  # an older version may have made it
+        await _ask(store, f"STREAM.{verb}.{stream['name']}", stream)
     consumer: Value = {
         "durable_name": pool,
         "filter_subject": f"run.{pool}.>",
@@ -97,6 +98,13 @@ def _streams(replicas: int) -> list[Value]:
         {"name": RESULTS, "subjects": ["res.>"], **common, **last, "max_bytes": MAX_KEPT_BYTES},
         {"name": BEGINNINGS, "subjects": ["beg.>"], **common, **last, **early},
     ]
+
+
+async def _is_there(store: JetStream, name: str) -> bool:
+    try:
+        return "config" in json.loads(await store._requests.ask(f"$JS.API.STREAM.INFO.{name}", b""))
+    except Unavailable:
+        return False
 
 
 async def _ask(store: JetStream, subject: str, question: Value) -> None:
