@@ -7,6 +7,7 @@ data, the keepers or hosts' seeds. The supervisor's thread calls it.
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from enisle.control.asks import make_ready
 from enisle.control.parts import Part, python
@@ -22,8 +23,17 @@ def prepare(places: Places) -> None:
         make_ready(places.asks(part))
     for directory in (places.controller, places.codes, places.mark):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_odd(directory)
     places.adopt_former()
     make_token(places.token)
+
+
+def remove_odd(directory: Path) -> None:
+    """Remove links, pipes and the like: an island in strangers' hands may have left them for a life on the host."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
 
 
 def controller_parts(

@@ -120,3 +120,19 @@ def test_a_history_of_before_is_taken_along(tmp_path: Path) -> None:
     assert places.history.read_text() == "history.db"
     assert places.history.with_name("history.db-wal").read_text() == "history.db-wal"
     assert not (tmp_path / "history.db").exists()
+
+
+def test_what_an_island_left_for_a_life_on_the_host_is_not_followed(tmp_path: Path) -> None:
+    places = Places(tmp_path / "state")
+    prepare(places)
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    places.history.symlink_to(victim)
+    (places.mark / "watermark.db").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(places.codes / "pipe")
+    (places.controller / "history.db-wal").write_bytes(b"kept")
+    prepare(places)
+    assert victim.read_text() == "as it was"
+    assert [path.name for path in places.controller.iterdir()] == ["history.db-wal"]
+    assert not list(places.mark.iterdir())
+    assert not list(places.codes.iterdir())
