@@ -14,7 +14,7 @@ import tty
 from collections.abc import Generator
 from types import FrameType
 
-from enisle.cli.main import tell_note
+from enisle.cli.output import tell_note
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door, reach
 from enisle.cli.streaming import stream_output

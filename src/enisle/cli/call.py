@@ -6,7 +6,7 @@ from enisle.cli.carrying import say_json, tell
 from enisle.cli.following import Patience, Screen, interruptible, pass_on
 from enisle.cli.island import environment
 from enisle.cli.island_exec import NOT_RUN, TIMED_OUT, read_stdin
-from enisle.cli.main import tell_note
+from enisle.cli.output import tell_note
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.task_drawing import Json

@@ -19,8 +19,7 @@ from enisle.cli.carrying import (
     tell_submitted,
 )
 from enisle.cli.following import Screen, detached, follow, interruptible
-from enisle.cli.main import tell_note
-from enisle.cli.output import mutter
+from enisle.cli.output import mutter, tell_note
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.reach import Door
 from enisle.cli.streaming import stream_output

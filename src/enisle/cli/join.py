@@ -13,8 +13,7 @@ from pathlib import Path
 from enisle.cli.carrying import say_json, segment
 from enisle.cli.context import read_secret
 from enisle.cli.http_door import HttpDoor
-from enisle.cli.main import tell_note
-from enisle.cli.output import mutter, plain, say
+from enisle.cli.output import mutter, plain, say, tell_note
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.task_drawing import Json
 from enisle.cli.up import places_of, running, working

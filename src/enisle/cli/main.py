@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from enisle.cli.grammar import Options
 from enisle.cli.options import PLATFORM, parse
-from enisle.cli.output import forget_stdout, mutter
+from enisle.cli.output import forget_stdout, tell
 from enisle.errors import EnisleError
 
 INTERNAL = 70
@@ -102,13 +102,3 @@ def _run_verb(options: Options) -> int:
             return platform(options)
         case verb:
             raise AssertionError(f"{verb=}")
-
-
-def tell(error: EnisleError) -> None:
-    """Print an error as three lines on stderr."""
-    mutter(f"enisle: {error}\n")
-
-
-def tell_note(text: str) -> None:
-    """Print one line on stderr that the user should know and need not act on."""
-    mutter(f"enisle: note: {text}\n")

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from enisle.errors import HostError
+from enisle.errors import EnisleError, HostError
 
 
 def say(text: str) -> None:
@@ -59,3 +59,13 @@ def mutter(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         pass
+
+
+def tell(error: EnisleError) -> None:
+    """Print an error as three lines on stderr."""
+    mutter(f"enisle: {error}\n")
+
+
+def tell_note(text: str) -> None:
+    """Print one line on stderr that the user should know and need not act on."""
+    mutter(f"enisle: note: {text}\n")

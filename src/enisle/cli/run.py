@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from enisle.cli.grammar import Options
-from enisle.cli.main import tell, tell_note
-from enisle.cli.output import mutter, say
+from enisle.cli.output import mutter, say, tell, tell_note
 from enisle.cli.terminal import SignalForwarder, Terminal, hold_signals
 from enisle.errors import EnisleError, InvalidRequest
 from enisle.island import Configuration, parse_environment, parse_mount, parse_size, report, validate

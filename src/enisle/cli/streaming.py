@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from enisle.cli.following import Patience, Screen, pass_on
-from enisle.cli.main import tell_note
+from enisle.cli.output import tell_note
 from enisle.cli.reach import Door
 from enisle.cli.task_drawing import ENDED, Json
 from enisle.errors import NotFound, StateError

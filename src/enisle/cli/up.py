@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 from enisle.cli.carrying import say_json, segment
 from enisle.cli.following import DRAWN_AFTER_S, LOOK_S, Screen
-from enisle.cli.main import tell_note
-from enisle.cli.output import mutter, plain, say
+from enisle.cli.output import mutter, plain, say, tell_note
 from enisle.cli.platform_options import PlatformOptions
 from enisle.cli.task_drawing import Json
 from enisle.control import Places, PlatformInfo, platform_info, require_layout, start_platform, stop_platform

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enisle.cli.carrying import say_json, say_one
-from enisle.cli.main import tell, tell_note
-from enisle.cli.output import mutter, plain, say, size, table
+from enisle.cli.output import mutter, plain, say, size, table, tell, tell_note
 from enisle.cli.ps import age
 from enisle.cli.vm_console import Screen
 from enisle.cli.vm_options import VmOptions
