@@ -250,7 +250,8 @@ class Supervisor:
         for descriptor in self._wake:
             if descriptor >= 0:
                 os.close(descriptor)
-        self._places.platform.unlink(missing_ok=True)
+        if lock_owner(self._places) == os.getpid():  # else the directory was removed, and may be another's by now
+            self._places.platform.unlink(missing_ok=True)
         os.close(self._lock_fd)
         say("down")
 
