@@ -46,6 +46,8 @@ class Parts:
 
     def __init__(self, engine: Engine, directory: Path, quick: bool = False, minutes: float = 0) -> None:
         self.engine, self.directory, self.quick, self.minutes = engine, directory, quick, minutes
+        self.url = engine.url
+        """Where the other parts find an engine: this one, unless a measure brings its own."""
         self.pids: dict[str, int] = {}
         self.view: View
         self.tasks: Tasks
@@ -63,7 +65,7 @@ class Parts:
     @contextlib.asynccontextmanager
     async def role(self, role: str, directory: Path | None = None) -> AsyncGenerator[None]:
         """Run a part in a process of its own."""
-        command = [sys.executable, "-m", "bench.tasks_parts", role, self.engine.url, str(directory or self.directory)]
+        command = [sys.executable, "-m", "bench.tasks_parts", role, self.url, str(directory or self.directory)]
         process = await asyncio.create_subprocess_exec(*command, preexec_fn=die_with(os.getpid()))
         self.pids[role] = process.pid
         try:
@@ -78,8 +80,8 @@ class Parts:
         async with contextlib.AsyncExitStack() as stack:
             for role in ("dispatcher", "agent"):
                 await stack.enter_async_context(self.role(role))
-            store = await stack.enter_async_context(JetStream(self.engine.url))
-            progress = await stack.enter_async_context(JetStream(self.engine.url, bucket=PROGRESS))
+            store = await stack.enter_async_context(JetStream(self.url))
+            progress = await stack.enter_async_context(JetStream(self.url, bucket=PROGRESS))
             self.view = View(store, progress)
             running = asyncio.create_task(self.view.run())
             stack.push_async_callback(end_task, running)

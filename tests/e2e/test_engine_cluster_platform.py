@@ -1,8 +1,10 @@
-"""A platform whose store is a cluster: its leader killed while a task runs. Part of `make soak` (ENISLE_SOAK=1)."""
+"""Tasks whose store is a cluster: its leader killed, a host killed. Part of `make soak` (ENISLE_SOAK=1)."""
 
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -12,7 +14,10 @@ import pytest
 
 from cluster import Cluster, run_in
 from enisle.control import Places, start_platform, stop_platform
-from enisle.tasks import JetStream
+from enisle.tasks import Dispatcher, JetStream, Request, Resource, State, Tasks
+
+AGENT = Path(__file__).parents[1] / "task_agent.py"
+soak = pytest.mark.skipif(os.environ.get("ENISLE_SOAK") != "1", reason="make soak: tasks on three engines")
 
 
 class Api:
@@ -43,7 +48,8 @@ async def find_leader(url: str) -> int:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.environ.get("ENISLE_SOAK") != "1", reason="make soak: a platform on three engines")
+@pytest.mark.network
+@soak
 def test_a_dead_leader_delays_the_next_task_and_moves_no_running_one(tmp_path: Path) -> None:
     def check(cluster: Cluster) -> None:
         places = Places(tmp_path / "state")
@@ -64,3 +70,47 @@ def test_a_dead_leader_delays_the_next_task_and_moves_no_running_one(tmp_path: P
     (tmp_path / "cluster").mkdir()
     with Cluster(tmp_path / "cluster") as cluster:
         run_in(cluster.hub, lambda: check(cluster))
+
+
+@pytest.mark.root
+@pytest.mark.network
+@pytest.mark.timeout(180)
+@soak
+def test_a_killed_hosts_task_runs_elsewhere_within_13_seconds(tmp_path: Path) -> None:
+    def start(url: str, host: str) -> "subprocess.Popen[bytes]":
+        words = (url, host, f"{tmp_path}/{host}.db", f"{tmp_path}/{host}.log")
+        return subprocess.Popen([sys.executable, AGENT, *words], stdin=subprocess.DEVNULL)
+
+    async def check(url: str) -> None:
+        async with JetStream(url) as store, asyncio.TaskGroup() as group:
+            dispatcher = group.create_task(Dispatcher(store, "d1", store.lease_ttl_s).run())
+            tasks = Tasks(store)
+            first, second = start(url, "h1"), None
+            try:
+                held = (Resource("island", "web"),)
+                task = await tasks.submit(Request("test.steps@1", {"count": 200, "seconds": 0.1}, held))
+                await begun(tmp_path / "h1.log", 3)
+                second = start(url, "h2")
+                await asyncio.sleep(3)  # until its lease is known
+                first.kill()
+                killed = time.time()
+                assert await begun(tmp_path / "h2.log", 1) - killed <= 13
+                ended = await tasks.wait(task.id, 60)
+                assert (ended.state, ended.host, ended.attempt) == (State.DONE, "h2", 2)
+            finally:
+                for one in filter(None, (first, second)):
+                    one.kill()
+                    one.wait()
+            dispatcher.cancel()
+
+    with Cluster(tmp_path) as cluster:
+        cluster.wait_until_up()
+        run_in(cluster.hub, lambda: asyncio.run(check(cluster.url)))
+
+
+async def begun(log: Path, count: int) -> float:
+    """Return when a host has begun its step number `count`."""
+    async with asyncio.timeout(40):
+        while not log.exists() or len(lines := log.read_text().splitlines()) < count:
+            await asyncio.sleep(0.01)
+    return float(lines[count - 1].split()[1])
