@@ -11,7 +11,8 @@ from enisle import Island
 from enisle.errors import InvalidRequest, NotFound
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root]
-JOB = b"""sh -c 'trap "echo ba""ck" CONT; echo o""n; while :; do sleep 0.1; done'\r"""
+JOB = b"""sh -c 'trap "echo ba""ck" CONT; echo o""n; while :; do read line; done'\r"""
+"""It starts nothing: a child stopped between vfork and execve keeps its parent waiting, on Linux, too (vfork(2))."""
 WATCH = b"""sh -c 'trap "stty size; exit" WINCH; echo o""n; while :; do sleep 0.1; done'\r"""
 
 
