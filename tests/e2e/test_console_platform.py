@@ -16,6 +16,7 @@ from console_pages import appears, chromium, page_of, vanishes
 from upplatform import Up, up, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+expect.set_options(timeout=20_000)  # what is right; how soon is asked where it is promised, by `appears`
 AT_ONCE_S = 0.5
 VERB = re.compile(r"[a-z-]+")
 SHOP = f"shop-{os.getpid()}"
